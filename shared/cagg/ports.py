@@ -1,0 +1,462 @@
+"""Every interface between the core and the world, on one page.
+
+An implementation is an adapter: it translates and holds no rule. Each port has a contract suite in
+``cagg.testing`` that every implementation runs, the fakes included.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from cagg.intensity import IntensitySeries, Zone
+from cagg.provenance import Convention, Grade, IntensityKind
+from cagg.records import Allotment, Budget, Entry, EntryKind, Reservation
+from cagg.windows import Window
+
+__all__ = [
+    "BudgetRows",
+    "Checkpoint",
+    "Clock",
+    "EnergySource",
+    "ForecastRows",
+    "HistoryPoint",
+    "HostRuns",
+    "IntensityProvider",
+    "JournalRow",
+    "LedgerRows",
+    "RunState",
+    "Sample",
+    "Signer",
+    "Store",
+    "StoredForecast",
+    "Transaction",
+    "UsageReader",
+]
+
+
+# ---- time ---------------------------------------------------------------------------------------------------------
+
+
+class Clock(Protocol):
+    """Time. ``cagg.clock.SystemClock`` and ``cagg.testing.ManualClock``."""
+
+    def now(self) -> datetime:
+        """The current instant, aware, UTC."""
+        ...
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds that never run backwards."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Block the calling thread."""
+        ...
+
+    def wait(self, event: threading.Event, timeout_seconds: float) -> bool:
+        """Block until the event is set (True) or the timeout has passed (False)."""
+        ...
+
+
+# ---- grid ---------------------------------------------------------------------------------------------------------
+
+
+class IntensityProvider(Protocol):
+    """A source of carbon intensity.
+
+    Attributes:
+        name: namespace of its zones, for example ``neso``.
+        convention: signal, basis and gas of everything it returns.
+        kind: what its numbers are at best (a forecast provider may return measured points for the past).
+    """
+
+    name: str
+    convention: Convention
+    kind: IntensityKind
+
+    def knows(self, zone: Zone) -> bool:
+        """True when the zone is in this provider's namespace and may have data. No network."""
+        ...
+
+    def fetch(self, zone: Zone, window: Window) -> IntensitySeries:
+        """Return what is known of the window, possibly less, never of another zone.
+
+        Raises:
+            IntensityUnavailable: timeout, refused, no data, or an answer that is not what was asked.
+        """
+        ...
+
+    async def fetch_async(self, zone: Zone, window: Window) -> IntensitySeries:
+        """As :meth:`fetch`, for callers in an event loop."""
+        ...
+
+
+# ---- energy -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One reading of a cumulative energy counter.
+
+    Attributes:
+        monotonic_ns: when, on the meter's clock.
+        millijoules: energy since the source was opened; wraps of the hardware are already undone.
+    """
+
+    monotonic_ns: int
+    millijoules: int
+
+
+class EnergySource(Protocol):
+    """A cumulative energy counter of the host, measured or modelled.
+
+    Attributes:
+        name: ``rapl``, ``cpu_model``, ``nvml`` …
+        domain: ``cpu``, ``memory``, ``gpu:0`` …
+        grade: best grade a reading from it can have.
+        resolution_seconds: how coarse the counter is in time (boundary uncertainty).
+        sensor_uncertainty: relative standard uncertainty of the counter, as a share.
+        longest_interval_seconds: the meter must read it at least this often.
+        idle_milliwatts: idle power in this domain; None when unknown.
+    """
+
+    name: str
+    domain: str
+    grade: Grade
+    resolution_seconds: float
+    sensor_uncertainty: float
+    longest_interval_seconds: float
+    idle_milliwatts: int | None
+
+    def read(self) -> Sample:
+        """Read the counter.
+
+        Raises:
+            MeterUnavailable: it cannot be read now, or went backwards; the meter discards the slice and says so.
+        """
+        ...
+
+    def describe(self) -> Mapping[str, str]:
+        """Hardware class, model and coefficient versions, for the record."""
+        ...
+
+
+class UsageReader(Protocol):
+    """How much processor time one run has used.
+
+    Attributes:
+        name: ``cgroup``, ``process_tree`` or ``thread``.
+    """
+
+    name: str
+
+    def cpu_ns(self) -> int:
+        """Cumulative processor time in nanoseconds; never decreases."""
+        ...
+
+
+# ---- ledger -------------------------------------------------------------------------------------------------------
+
+
+class Signer(Protocol):
+    """Signs checkpoints; lives with ``cagg maintain``, never with workers."""
+
+    name: str
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the Ed25519 signature (64 bytes)."""
+        ...
+
+    def public_key(self) -> bytes:
+        """Return the raw Ed25519 public key (32 bytes)."""
+        ...
+
+
+# ---- store --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A signed tree head as stored: size, root (32 bytes) and the signed note's text."""
+
+    size: int
+    root: bytes
+    note: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryPoint:
+    """One past run of a task, from the ledger.
+
+    Attributes:
+        energy_millijoules: None when it could not be measured.
+        duration_ms: wall time.
+        completed: False for a run that failed or died: a lower bound of what a full run needs.
+        started_at: when it started.
+    """
+
+    energy_millijoules: int | None
+    duration_ms: int
+    completed: bool
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredForecast:
+    """A cached series: encoded bytes are opaque to the store."""
+
+    provider: str
+    zone: str
+    convention: str
+    fetched_at: datetime
+    start: datetime
+    end: datetime
+    digest: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalRow:
+    """One change of an allotment's counters; insert only. Counters equal the journal's sums.
+
+    Attributes:
+        kind: hold, amend, settle, release, expire, late_settle or limit.
+        request_key: whose; empty for changes of the limit.
+        d_held, d_spent, d_overrun: signed changes in the allotment's unit.
+    """
+
+    allotment_id: int
+    request_key: str
+    kind: str
+    d_held: int
+    d_spent: int
+    d_overrun: int
+    at: datetime
+
+
+class LedgerRows(Protocol):
+    """Rows of the ledger. Insert only, except the queue."""
+
+    def entry_by_key(self, idempotency_key: bytes) -> Entry | None:
+        """Return the entry with this key."""
+        ...
+
+    def entry(self, entry_id: str) -> Entry | None:
+        """Return the entry with this id."""
+        ...
+
+    def insert_entry(self, entry: Entry, columns: Mapping[str, str | int | None]) -> None:
+        """Insert an entry and its queue row. ``columns`` are re-derivable from the body (ledger.entry.columns_of)."""
+        ...
+
+    def take_queued(self, limit: int) -> Sequence[tuple[str, bytes]]:
+        """Remove and return up to ``limit`` (entry_id, leaf_hash), oldest first."""
+        ...
+
+    def queued(self) -> int:
+        """How many entries wait for the sequencer."""
+        ...
+
+    def insert_leaves(self, first_index: int, leaves: Sequence[tuple[str, bytes]]) -> None:
+        """Give (entry_id, leaf_hash) the dense indexes from ``first_index`` on."""
+        ...
+
+    def tree_size(self) -> int:
+        """Number of sequenced leaves."""
+        ...
+
+    def leaf_hashes(self, start: int, stop: int) -> Sequence[bytes]:
+        """Leaf hashes by index, ``[start, stop)``."""
+        ...
+
+    def put_tile(self, level: int, number: int, hashes: bytes) -> None:
+        """Store one full tile (256 hashes of 32 bytes). Immutable."""
+        ...
+
+    def tile(self, level: int, number: int) -> bytes | None:
+        """Return a full tile."""
+        ...
+
+    def put_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Store a signed checkpoint. Same size and root again: kept as it is."""
+        ...
+
+    def checkpoints(self) -> Sequence[Checkpoint]:
+        """All checkpoints by size, ascending."""
+        ...
+
+    def entries(
+        self,
+        *,
+        kind: EntryKind | None = None,
+        request_key: str | None = None,
+        task_key: str | None = None,
+        newest_first: bool = False,
+        limit: int | None = None,
+        start: int = 0,
+    ) -> Iterator[Entry]:
+        """Sequenced entries by index from ``start`` on, filtered; streams, never loads all."""
+        ...
+
+    def columns(self, start: int, stop: int) -> Iterator[tuple[int, str, Mapping[str, str | int | None]]]:
+        """(index, entry_id, stored columns) by index, for verification."""
+        ...
+
+    def put_blob(self, digest: str, data: bytes) -> None:
+        """Store content-addressed bytes; the same digest again is kept as it is."""
+        ...
+
+    def blob(self, digest: str) -> bytes | None:
+        """Return content-addressed bytes."""
+        ...
+
+    def history(self, task_key: str, limit: int) -> Sequence[HistoryPoint]:
+        """Newest measurements of a task, newest first."""
+        ...
+
+    def origin(self) -> str:
+        """The log's name: the first line of its checkpoints."""
+        ...
+
+
+class BudgetRows(Protocol):
+    """Rows of budgets, allotments, reservations, holds and the journal."""
+
+    def budgets(self, path: str | None = None) -> Sequence[Budget]:
+        """Current budgets of exactly this path; all of them for None; ordered by path, unit, period."""
+        ...
+
+    def put_budget(self, budget: Budget, at: datetime) -> None:
+        """Insert a budget or its next version."""
+        ...
+
+    def allotment(self, budget: Budget, window: Window) -> Allotment:
+        """Return the allotment of the period, created with the budget's limit when new, and lock it for the
+        transaction. Callers lock in the documented order (see budget.reservations)."""
+        ...
+
+    def allotment_by_id(self, allotment_id: int) -> Allotment:
+        """Return an allotment and lock it for the transaction."""
+        ...
+
+    def allotments(self, path: str | None = None) -> Sequence[Allotment]:
+        """Allotments of a path (all for None), newest period first, not locked."""
+        ...
+
+    def set_allotment_limit(self, allotment_id: int, limit: int) -> None:
+        """Change the limit of an open period after the budget was changed."""
+        ...
+
+    def post(self, row: JournalRow) -> None:
+        """Insert a journal row and change the allotment's counters by it."""
+        ...
+
+    def journal_sums(self) -> Mapping[int, tuple[int, int, int]]:
+        """Sums of (d_held, d_spent, d_overrun) by allotment."""
+        ...
+
+    def reservation(self, request_key: str) -> Reservation | None:
+        """Return a reservation with its holds, locked for the transaction."""
+        ...
+
+    def reservations(
+        self,
+        *,
+        series_key: str | None = None,
+        host: str | None = None,
+        root_run_id: str | None = None,
+        open_only: bool = False,
+    ) -> Sequence[Reservation]:
+        """Reservations, oldest first, not locked."""
+        ...
+
+    def due(self, now: datetime, waiting_grace_seconds: float, limit: int) -> Sequence[Reservation]:
+        """Open reservations whose lease has ended, or that wait past deadline + grace (without a deadline: past
+        planned start + grace), oldest first, locked, skipping what others have locked."""
+        ...
+
+    def put_reservation(self, reservation: Reservation) -> None:
+        """Insert or replace a reservation and its holds."""
+        ...
+
+
+class ForecastRows(Protocol):
+    """The forecast cache that gates share."""
+
+    def put_forecast(self, forecast: StoredForecast) -> None:
+        """Store a series; older vintages of the same provider and zone are kept for a day."""
+        ...
+
+    def forecasts(self, provider: str, zone: str, since: datetime) -> Sequence[StoredForecast]:
+        """Series fetched at or after ``since``, newest first."""
+        ...
+
+    def drop_forecasts(self, before: datetime) -> int:
+        """Delete series fetched before an instant; returns how many."""
+        ...
+
+
+class Transaction(LedgerRows, BudgetRows, ForecastRows, Protocol):
+    """Everything one transaction can do. Commits when its ``with`` block ends, rolls back on an exception."""
+
+    def now(self) -> datetime:
+        """The store's own time, UTC, the same throughout the transaction."""
+        ...
+
+
+class Store(Protocol):
+    """Where everything is kept. ``store.transaction()`` is opened only by the upper rows and passed down."""
+
+    url: str
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """A writing transaction; writers of one SQLite file take turns.
+
+        Raises:
+            StoreUnavailable: the store cannot be reached, is read-only, or is locked for too long.
+        """
+        ...
+
+    def snapshot(self) -> AbstractContextManager[Transaction]:
+        """A reading transaction: one consistent state, no lock against writers, creates nothing."""
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+# ---- hosts --------------------------------------------------------------------------------------------------------
+
+
+class RunState(StrEnum):
+    """What the host says about a run."""
+
+    ALIVE = "alive"
+    """scheduled, waiting or running"""
+    ENDED = "ended"
+    """finished, failed, cancelled"""
+    GONE = "gone"
+    """deleted, or never heard of"""
+    UNKNOWN = "unknown"
+    """the host cannot be asked now"""
+
+
+class HostRuns(Protocol):
+    """What ``cagg maintain`` asks an engine. Registered under the entry point group ``cagg.hosts``."""
+
+    name: str
+
+    def run_state(self, root_run_id: str) -> RunState:
+        """State of one run; never raises, UNKNOWN when the host cannot be asked."""
+        ...
+
+    def describe(self) -> Mapping[str, str]:
+        """Version and address for ``cagg doctor``; no secrets."""
+        ...
