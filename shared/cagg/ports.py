@@ -7,7 +7,7 @@ An implementation is an adapter: it translates and holds no rule. Each port has 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +20,7 @@ from cagg.records import Allotment, Budget, Entry, EntryKind, Reservation
 from cagg.windows import Window
 
 __all__ = [
+    "AuditRow",
     "BudgetRows",
     "Checkpoint",
     "Clock",
@@ -191,6 +192,25 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRow:
+    """One leaf beside what is stored for its entry, unchecked: any field may have been tampered with.
+
+    Attributes:
+        index, entry_id, leaf_hash: the leaf.
+        idempotency_key, body, entry_leaf_hash: the entry; None when it is missing.
+        columns: the entry's cached columns; None when it is missing.
+    """
+
+    index: int
+    entry_id: str
+    leaf_hash: bytes
+    idempotency_key: bytes | None
+    body: bytes | None
+    entry_leaf_hash: bytes | None
+    columns: Mapping[str, str | int | None] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryPoint:
     """One past run of a task, from the ledger.
 
@@ -241,7 +261,14 @@ class JournalRow:
 
 
 class LedgerRows(Protocol):
-    """Rows of the ledger. Insert only, except the queue."""
+    """Rows of the ledger. Insert only, except the queue.
+
+    Attributes:
+        sequences_inline: True where an append gives its entry a place in the tree at once, because the store has
+            one writer at a time; False where a sequencer does it later.
+    """
+
+    sequences_inline: bool
 
     def entry_by_key(self, idempotency_key: bytes) -> Entry | None:
         """Return the entry with this key."""
@@ -263,6 +290,10 @@ class LedgerRows(Protocol):
         """How many entries wait for the sequencer."""
         ...
 
+    def oldest_queued_at(self) -> datetime | None:
+        """When the entry that waits longest for the sequencer was written; None when none waits."""
+        ...
+
     def insert_leaves(self, first_index: int, leaves: Sequence[tuple[str, bytes]]) -> None:
         """Give (entry_id, leaf_hash) the dense indexes from ``first_index`` on."""
         ...
@@ -275,12 +306,20 @@ class LedgerRows(Protocol):
         """Leaf hashes by index, ``[start, stop)``."""
         ...
 
-    def put_tile(self, level: int, number: int, hashes: bytes) -> None:
-        """Store one full tile (256 hashes of 32 bytes). Immutable."""
+    def put_tile(self, level: int, number: int, hashes: bytes, root: bytes) -> None:
+        """Store one full tile (256 hashes of 32 bytes) with the root over them. Immutable."""
         ...
 
     def tile(self, level: int, number: int) -> bytes | None:
         """Return a full tile."""
+        ...
+
+    def tile_roots(self, level: int, start: int, stop: int) -> Sequence[bytes]:
+        """Roots of the full tiles ``[start, stop)`` of a level: the hashes of the level above.
+
+        Raises:
+            LedgerDamaged: a tile in the range is missing.
+        """
         ...
 
     def put_checkpoint(self, checkpoint: Checkpoint) -> None:
@@ -289,6 +328,10 @@ class LedgerRows(Protocol):
 
     def checkpoints(self) -> Sequence[Checkpoint]:
         """All checkpoints by size, ascending."""
+        ...
+
+    def last_checkpoint(self) -> Checkpoint | None:
+        """The checkpoint with the largest size; None before the first."""
         ...
 
     def entries(
@@ -306,6 +349,14 @@ class LedgerRows(Protocol):
 
     def columns(self, start: int, stop: int) -> Iterator[tuple[int, str, Mapping[str, str | int | None]]]:
         """(index, entry_id, stored columns) by index, for verification."""
+        ...
+
+    def audit_rows(self, start: int, stop: int) -> Iterator[AuditRow]:
+        """Leaves of ``[start, stop)`` with whatever is stored for their entries, exactly as it is stored."""
+        ...
+
+    def row_counts(self) -> Mapping[str, int]:
+        """Rows by table (log, entry, queue, leaf, tile, checkpoint), of any log, for verification."""
         ...
 
     def put_blob(self, digest: str, data: bytes) -> None:
@@ -349,6 +400,15 @@ class BudgetRows(Protocol):
         """Allotments of a path (all for None), newest period first, not locked."""
         ...
 
+    def allotments_by_id(self, allotment_ids: Collection[int]) -> Sequence[Allotment]:
+        """Return these allotments, ascending by id, not locked; ids that do not exist are left out."""
+        ...
+
+    def allotments_overlapping(self, budget: Budget, window: Window) -> Sequence[Allotment]:
+        """Opened allotments of the budget's (path, unit, period) that share an instant with the window, earliest
+        first, not locked."""
+        ...
+
     def set_allotment_limit(self, allotment_id: int, limit: int) -> None:
         """Change the limit of an open period after the budget was changed."""
         ...
@@ -359,6 +419,10 @@ class BudgetRows(Protocol):
 
     def journal_sums(self) -> Mapping[int, tuple[int, int, int]]:
         """Sums of (d_held, d_spent, d_overrun) by allotment."""
+        ...
+
+    def journal(self, request_key: str) -> Sequence[JournalRow]:
+        """Journal rows of one request, in the order in which they were posted."""
         ...
 
     def reservation(self, request_key: str) -> Reservation | None:
@@ -376,9 +440,18 @@ class BudgetRows(Protocol):
         """Reservations, oldest first, not locked."""
         ...
 
-    def due(self, now: datetime, waiting_grace_seconds: float, limit: int) -> Sequence[Reservation]:
+    def due(
+        self,
+        now: datetime,
+        waiting_grace_seconds: float,
+        limit: int,
+        *,
+        open_ended_grace_seconds: float | None = None,
+        paths: Collection[str] | None = None,
+    ) -> Sequence[Reservation]:
         """Open reservations whose lease has ended, or that wait past deadline + grace (without a deadline: past
-        planned start + grace), oldest first, locked, skipping what others have locked."""
+        planned start + ``open_ended_grace_seconds``, None = the same grace), oldest first, locked, skipping what
+        others have locked. ``paths`` = only those that hold something from a budget of one of these paths."""
         ...
 
     def put_reservation(self, reservation: Reservation) -> None:

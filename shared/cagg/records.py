@@ -238,7 +238,8 @@ class Allotment:
         extra: granted on top.
         held: sum of the holds of requests that have not settled.
         spent: sum of what settled.
-        overrun: how far ``held + spent`` passed ``limit + extra`` through settlements and let-past admissions.
+        overrun: how far ``held + spent`` passed ``limit + extra`` through settlements and let-past admissions; falls
+            again when a hold turns out smaller, and never counts what a lowered limit alone leaves above it.
     """
 
     allotment_id: int
@@ -263,16 +264,19 @@ class Headroom:
     Attributes:
         allotment: counters without the request's own present hold.
         amount: asked, in the unit; None when it cannot be priced (unknown intensity).
-        fits: the amount is known and within what is available.
+        assumed_intensity_milligrams_per_kwh: the budget's price for unknown intensity, when the amount was computed
+            with it; None otherwise.
+        fits: the amount is known and within what is available; a request that takes nothing always fits.
     """
 
     allotment: Allotment
     amount: int | None
+    assumed_intensity_milligrams_per_kwh: int | None = None
 
     @property
     def fits(self) -> bool:
         """True when the amount is known and does not pass the limit."""
-        return self.amount is not None and self.amount <= self.allotment.available
+        return self.amount is not None and (self.amount == 0 or self.amount <= self.allotment.available)
 
 
 class ReservationState(StrEnum):
@@ -314,12 +318,12 @@ class Reservation:
         planning_basis: where that price came from.
         planned_start: start of the planned window.
         upper_energy: the energy the hold was computed from.
-        holds: what it takes, by allotment; empty without budgets.
+        holds: what it takes, by allotment; empty without budgets; after the end: what it took.
         lease_until: when a running reservation expires unless it beats; None while waiting.
         lease_epoch: fencing token, counts up with each start.
-        last_beat_at: when the run last reported; None before the start.
+        last_beat_at: when the run last reported, at first the start itself; None before the start.
         used_energy: energy reported by the last beat.
-        last_power_milliwatts: mean power reported by the last beat.
+        last_power_milliwatts: mean power reported by the last beat, at first the expected mean power.
         encloses_run: gates in the same root run draw on it.
         created_at, updated_at: store time.
     """
@@ -369,6 +373,7 @@ class Settlement:
         overrun: excess over the limit by budget path and unit, as ``path:unit`` -> amount.
         lease: how long the lease ran; None for released ones.
         late: True when the reservation had expired before.
+        note: how an amount that nobody measured was charged; empty when all were measured.
     """
 
     request_key: str
@@ -378,3 +383,4 @@ class Settlement:
     overrun: Mapping[str, int]
     lease: timedelta | None = None
     late: bool = False
+    note: str = ""

@@ -258,6 +258,8 @@ class RequestIdentity:
         ordinal: map index, or how many calls of this key came before in this run.
         inputs_digest: hex digest of the inputs, empty when the host has none.
         attempt: 1 for the first try of the engine, 2 for its first retry.
+        incarnation: counted by the gate when an attempt that had ended is run once more, for example a task whose
+            result was not persisted and that its engine repeats after a deferral; its use is charged again.
     """
 
     host: str
@@ -266,6 +268,7 @@ class RequestIdentity:
     ordinal: int = 0
     inputs_digest: str = ""
     attempt: int = 1
+    incarnation: int = 0
 
     def __post_init__(self) -> None:
         for name in ("host", "root_run_id", "task_key"):
@@ -284,7 +287,7 @@ class RequestIdentity:
     @property
     def key(self) -> str:
         """Hex key of this attempt: the idempotency key of its reservation and entries."""
-        return _digest(["cagg/request/1", self.series_key, self.attempt])
+        return _digest(["cagg/request/1", self.series_key, self.attempt, self.incarnation])
 
 
 def _digest(parts: list[object]) -> str:

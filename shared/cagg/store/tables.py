@@ -97,6 +97,7 @@ tile = Table(
     Column("level", Integer, primary_key=True),
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("hashes", LargeBinary, nullable=False),
+    Column("root", LargeBinary(32), nullable=False),
 )
 
 checkpoint = Table(

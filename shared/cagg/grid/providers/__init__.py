@@ -1,1 +1,1 @@
-"""TODO."""
+"""One file per source of carbon intensity; ``registry`` builds them by name."""

@@ -1,0 +1,70 @@
+# Needs Python 3.11 to 3.13 (with venv and pip), make, and nothing else. Environments live in .venv-*; a second run
+# reuses them. PYTHON chooses the interpreter they are made with: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+ONLY ?=
+CORE := .venv-core/bin
+PREFECT := .venv-prefect/bin
+PYTEST := -m pytest -q --timeout=300
+
+# Nothing of the developer's shell may change what is checked.
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONWARNINGS PYTEST_ADDOPTS PYTEST_PLUGINS MYPYPATH VIRTUAL_ENV
+unexport $(filter CAGG_% PREFECT_% HYPOTHESIS_%,$(.VARIABLES))
+export PYTHONSAFEPATH := 1
+export PYTHONUTF8 := 1
+
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help test lint types core prefect docs prove demo bench clean core-environment prefect-environment
+
+help: ## say what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+test: lint types core prefect docs ## lint, types, core, Prefect and docs, all against the built wheel
+	@echo "make test: everything passed"
+
+lint: core-environment ## style, formatting and who may import whom
+	$(CORE)/ruff check .
+	$(CORE)/ruff format --check .
+	PYTHONSAFEPATH= PYTHONPATH=shared:. $(CORE)/lint-imports
+
+types: core-environment prefect-environment ## mypy --strict on the core and the adapter, pyright on the adapter
+	$(CORE)/mypy shared/cagg
+	$(PREFECT)/mypy --cache-dir .mypy_cache/prefect cagg_prefect
+	$(PREFECT)/basedpyright --pythonpath $(PREFECT)/python cagg_prefect
+
+core: core-environment ## the core's tests
+	$(CORE)/python $(PYTEST) -n 2 -m "not prove" tests/cagg tests/architecture
+
+prefect: prefect-environment ## the Prefect adapter's tests, with a real server and worker
+	$(PREFECT)/python $(PYTEST) -m "not prove" $(wildcard tests/cagg_prefect tests/end_to_end/prefect)
+
+docs: prefect-environment ## the code blocks of README and docs, and every example
+	$(PREFECT)/python $(PYTEST) -m "not prove" tests/docs
+
+prove: core-environment prefect-environment ## what takes longer than `make test` may: more examples, longer runs
+	$(CORE)/python $(PYTEST) --hypothesis-profile=prove --timeout=3600 -n 2 tests/cagg tests/architecture
+	$(PREFECT)/python $(PYTEST) --timeout=3600 $(wildcard tests/cagg_prefect tests/end_to_end/prefect) tests/docs
+
+demo: need-python ## a deferred nightly validation on a local Prefect, start to verified ledger; writes below .demo/ only
+	@$(PYTHON) .ci/environment.py demo
+	@.venv-demo/bin/cagg demo
+
+bench: core-environment ## the benchmarks; ONLY=word runs those whose name contains the word
+	@PYTHONPATH=benchmarks $(CORE)/python -m _harness $(ONLY)
+
+clean: ## remove environments, builds, caches and the demo
+	rm -rf .venv-core .venv-prefect .venv-demo build dist .demo .bench .pytest_cache .mypy_cache .ruff_cache \
+	  .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: need-python
+need-python:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+	  echo "$(PYTHON) is not on the PATH; install Python 3.11 or later, or name one: make PYTHON=python3.12 test"; exit 2; }
+
+core-environment: need-python
+	@$(PYTHON) .ci/environment.py core
+
+prefect-environment: need-python
+	@$(PYTHON) .ci/environment.py prefect

@@ -1,0 +1,171 @@
+"""Puts the parts together from the settings: store, grid, meter, spool. Nothing is opened before it is used."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cagg.clock import SystemClock
+from cagg.grid.chain import Chain, GridAnswer, GridQuality, accounting_providers
+from cagg.grid.providers import GridSettings, build_providers
+from cagg.grid.zones import default_providers, resolve_zone
+from cagg.intensity import IntensitySeries, Zone
+from cagg.ports import Clock, Store, StoredForecast
+from cagg.settings import Settings, load_settings
+from cagg.spool import Spool
+from cagg.store.engine import open_store
+from cagg.windows import Window
+
+if TYPE_CHECKING:
+    from cagg.energy.meter import Meter
+
+__all__ = ["Components", "Grid", "compose"]
+
+
+class Grid:
+    """The zone's steering and accounting sources, and the planning price."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._chains: dict[str, tuple[Zone, Chain, tuple[str, ...]]] = {}
+
+    def _chain(self, zone_name: str) -> tuple[Zone, Chain, tuple[str, ...]]:
+        if zone_name not in self._chains:
+            settings = self._settings
+            named = settings.steering
+            zone = resolve_zone(zone_name, named or default_providers(zone_name, has_trace=settings.trace_file is not None))
+            names = named or default_providers(str(zone), has_trace=settings.trace_file is not None)
+            wanted = tuple(dict.fromkeys((*names, *(settings.accounting or ()))))
+            built = {provider.name: provider for provider in build_providers(wanted, self._grid_settings(), self._clock)}
+            chain = Chain(providers=[built[name] for name in names], clock=self._clock)
+            accounting = accounting_providers(
+                [built[name] for name in (settings.accounting or names)], declared=settings.accounting is not None
+            )
+            self._chains[zone_name] = zone, chain, accounting
+        return self._chains[zone_name]
+
+    def _grid_settings(self) -> GridSettings:
+        settings = self._settings
+        return GridSettings(
+            timeout_seconds=settings.grid_timeout.total_seconds(),
+            neso_url=settings.neso_url,
+            trace_file=settings.trace_file,
+            trace_name=settings.trace_name,
+            trace_scale=settings.trace_scale,
+            trace_anchor=settings.trace_anchor,
+        )
+
+    def zone(self, zone_name: str) -> Zone:
+        """Resolve a zone; raises ZoneUnknown or ConfigurationError."""
+        return self._chain(zone_name)[0]
+
+    def cache_keys(self, zone_name: str) -> Sequence[tuple[str, str]]:
+        """(provider, zone) pairs whose cached forecasts the chain can use."""
+        zone, chain, _ = self._chain(zone_name)
+        return chain.cache_keys(zone)
+
+    def forecast(self, zone_name: str, window: Window, cached: Sequence[StoredForecast]) -> GridAnswer:
+        """Ask the steering chain; may use the network when the cache is not fresh."""
+        zone, chain, _ = self._chain(zone_name)
+        return chain.forecast(zone, window, cached)
+
+    def accounting(self, zone_name: str, answers: Sequence[IntensitySeries]) -> list[IntensitySeries]:
+        """Keep the series that may price readings."""
+        _, _, names = self._chain(zone_name)
+        return sorted(
+            (series for series in answers if series.zone.provider in names),
+            key=lambda series: names.index(series.zone.provider),
+        )
+
+    def decode(self, cached: Sequence[StoredForecast]) -> list[IntensitySeries]:
+        """Decode cached series."""
+        from cagg.grid.series import decode_series
+
+        return [decode_series(row.data) for row in cached]
+
+    def accounting_names(self, zone_name: str) -> tuple[str, ...]:
+        """Names of the providers that may price readings."""
+        return self._chain(zone_name)[2]
+
+    def planning(self, zone_name: str, window: Window, series: IntensitySeries | None) -> tuple[int | None, str]:
+        """Return the price of holds in mg/kWh and where it comes from; (None, reason) when unknown."""
+        if self._settings.planning_intensity is not None:
+            return self._settings.planning_intensity.milligrams_per_kwh, "declared"
+        zone, chain, _ = self._chain(zone_name)
+        intensity, basis = chain.planning_intensity(zone, window, series)
+        return (None if intensity is None else intensity.milligrams_per_kwh), basis
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Components:
+    """Everything a gate works with."""
+
+    settings: Settings
+    clock: Clock
+    store: Store
+    grid: Grid
+    spool: Spool
+
+    def meter(self) -> Meter:
+        """Return this process's meter, probing the hardware at the first call."""
+        from cagg.energy.meter import Meter, MeterSettings
+
+        settings = self.settings
+        return Meter.shared(
+            MeterSettings(
+                sources=settings.meter_sources,
+                idle_policy=str(settings.idle_policy),
+                cross_check=settings.cross_check,
+            ),
+            self.clock,
+        )
+
+
+def compose(settings: Settings | None = None, *, clock: Clock | None = None, **loading: Any) -> Components:
+    """Build the components.
+
+    Args:
+        settings: None = collected by :func:`cagg.settings.load_settings` with ``loading``.
+        clock: None = the computer's.
+        loading: arguments of load_settings.
+    """
+    settings = settings or load_settings(**loading)
+    clock = clock or SystemClock()
+    return Components(
+        settings=settings,
+        clock=clock,
+        store=open_store(settings.store_url, clock=clock),
+        grid=Grid(settings, clock),
+        spool=Spool(settings.home / "spool"),
+    )
+
+
+def code_version(start: Path | None = None) -> Mapping[str, str]:
+    """Return {"commit": …} of the git checkout around a folder, read without running git; empty when there is none."""
+    for folder in ((start or Path.cwd()), *(start or Path.cwd()).parents):
+        head = folder / ".git" / "HEAD"
+        try:
+            text = head.read_text(encoding="ascii").strip()
+            if not text.startswith("ref: "):
+                return {"commit": text[:64]}
+            reference = folder / ".git" / text[5:]
+            if reference.is_file():
+                return {"commit": reference.read_text(encoding="ascii").strip()[:64]}
+            for line in (folder / ".git" / "packed-refs").read_text(encoding="ascii").splitlines():
+                if line.endswith(f" {text[5:]}"):
+                    return {"commit": line.split(" ", 1)[0][:64]}
+        except (OSError, UnicodeDecodeError):
+            continue
+    return {}
+
+
+PROCESS_RUN_ID = f"{os.getpid()}-{uuid.uuid4()}"
+"""Root run of gates that no engine started: one per process."""
+
+_ = (datetime, timedelta, GridQuality)

@@ -1,0 +1,225 @@
+"""The one use case: ask before work runs, wake it later, run it under the meter, settle.
+
+``Gate.ask`` is synchronous; asynchronous hosts call it by ``asyncio.to_thread``. The network is asked outside of
+any transaction, the verdict, its hold and its ledger entry are one transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from cagg.composition import PROCESS_RUN_ID, Components, code_version, compose
+from cagg.errors import CaggError, InvalidInput, NotAdmitted
+from cagg.recording import Recorder, Situation
+from cagg.records import ReservationState
+from cagg.request import GateOptions, HostProfile, Request, RequestIdentity
+from cagg.running import GatedRun, RunSummary, enclosing_run
+from cagg.settings import Mode, Settings
+from cagg.situation import survey
+from cagg.spooling import replay_spool
+from cagg.verdict import Admit, Decision, Defer, Reason
+from cagg.windows import format_duration
+
+__all__ = ["Gate", "gate", "wait_until"]
+
+logger = logging.getLogger("cagg")
+
+Tick = Callable[[Defer, timedelta], None]
+"""Called while a local run waits, with the deferral and the time that is left."""
+
+
+class Gate:
+    """Asks, records and meters; one per process is enough, threads may share it."""
+
+    def __init__(self, components: Components) -> None:
+        self.components = components
+        self._recorder = Recorder(components)
+        self._situations: dict[str, Situation] = {}
+        self._guard = threading.Lock()
+        self._replayed = False
+
+    @classmethod
+    def open(
+        cls,
+        host_settings: Mapping[str, Any] | None = None,
+        *,
+        settings: Settings | None = None,
+        host_name: str = "host",
+        arguments: Mapping[str, Any] | None = None,
+    ) -> Gate:
+        """Open a gate from the settings.
+
+        Args:
+            host_settings: values of the engine by settings key.
+            settings: complete settings instead of collecting them.
+            host_name: how the engine is called in the settings' origins.
+            arguments: strongest values by settings key.
+
+        Raises:
+            ConfigurationError: the settings cannot be read.
+        """
+        if settings is not None:
+            return cls(compose(settings))
+        return cls(compose(host=host_settings, host_name=host_name, arguments=arguments))
+
+    def ask(self, request: Request) -> Decision:
+        """Decide on one request, hold what it may use, record the decision; then return it.
+
+        Raises:
+            InvalidInput: the request contradicts itself, for example a deadline that is past at the first ask.
+            ConfigurationError: the settings miss something the request needs.
+        """
+        settings = self.components.settings
+        request = self._complete(request)
+        if settings.mode is Mode.OFF:
+            return self._recorder.bypass(request)
+        self._replay_once()
+        situation = survey(self.components, request, enclosing_run())
+        decision = self._recorder.decide(situation)
+        with self._guard:
+            self._situations[decision.request.identity.key] = situation
+        return decision
+
+    def run(self, decision: Decision) -> GatedRun:
+        """Return the context manager that meters an admitted run, keeps its lease alive and settles it.
+
+        Raises:
+            NotAdmitted: the decision is no admission.
+        """
+        if not isinstance(decision.verdict, Admit):
+            raise NotAdmitted(decision)
+        with self._guard:
+            situation = self._situations.pop(decision.request.identity.key, None)
+        zone = decision.request.options.zone
+        series = [] if situation is None or zone is None else situation.accounting_series
+        return GatedRun(self.components, decision, series, zone if situation is None or situation.zone_known else None)
+
+    def deferrals(self, identity: RequestIdentity) -> int:
+        """Return how many asks of this series (all attempts) ended in Defer; 0 when the store cannot say."""
+        return self._recorder.deferrals(identity)
+
+    def release(self, identity: RequestIdentity) -> bool:
+        """Give back a waiting reservation; False when there is none."""
+        return self._recorder.release(identity)
+
+    def _complete(self, request: Request) -> Request:
+        settings = self.components.settings
+        options = request.options.over(settings.defaults)
+        if options.zone is None and settings.zone is not None:
+            options = options.over(GateOptions(zone=settings.zone))
+        return replace(request, options=options, code=request.code or code_version())
+
+    def _replay_once(self) -> None:
+        if not self._replayed:
+            self._replayed = True
+            if self.components.spool.waiting():
+                report = replay_spool(self.components)
+                for problem in report.set_aside:
+                    logger.warning("cagg set a spooled record aside: %s", problem)
+
+
+def wait_until(gate: Gate, verdict: Defer, on_tick: Tick | None, *, tick_seconds: float = 1.0) -> None:
+    """Block until the deferral is over, calling ``on_tick`` about every ``tick_seconds``."""
+    clock = gate.components.clock
+    while (left := verdict.until - clock.now()) > timedelta(0):
+        if on_tick is not None:
+            on_tick(verdict, left)
+        clock.sleep(min(tick_seconds, left.total_seconds()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Local:
+    """What a gate without an engine needs to know."""
+
+    request: Request
+    wait: bool
+    on_tick: Tick | None
+
+
+class _LocalGate(AbstractContextManager["GatedRun"]):
+    """``with cagg.gate(...) as run:``: waits in process, then meters."""
+
+    def __init__(self, local: _Local, opened: Gate | None) -> None:
+        self._local = local
+        self._gate = opened
+        self._run: GatedRun | None = None
+
+    @property
+    def gate(self) -> Gate:
+        """The gate behind it, opened at the first use."""
+        if self._gate is None:
+            self._gate = Gate.open()
+        return self._gate
+
+    def ask(self) -> Decision:
+        """Ask once and return the decision without waiting or running."""
+        return self.gate.ask(self._local.request)
+
+    def __enter__(self) -> GatedRun:
+        decision = self.ask()
+        while isinstance(decision.verdict, Defer):
+            if not self._local.wait:
+                raise NotAdmitted(decision)
+            wait_until(self.gate, decision.verdict, self._local.on_tick)
+            decision = self.ask()
+        self._run = self.gate.run(decision)
+        return self._run.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._run is not None:
+            self._run.__exit__(kind, error, trace)
+
+
+def gate(
+    name: str = "gate",
+    *,
+    wait: bool = True,
+    run_id: str | None = None,
+    on_tick: Tick | None = None,
+    opened: Gate | None = None,
+    **options: Any,
+) -> _LocalGate:
+    """Gate a block of code anywhere: ``with cagg.gate(zone="GB", finish_by="06:00") as run: ...``.
+
+    Args:
+        name: what runs, stable from night to night: its history is kept by it.
+        wait: wait in this process when deferred; False raises NotAdmitted instead.
+        run_id: identity of the run when a restart should continue the same request; None = a new one each time.
+        on_tick: called about every second while waiting; None = one log line at the start.
+        opened: an open gate; None = from the settings.
+        options: fields of :class:`cagg.request.GateOptions`.
+
+    Raises:
+        NotAdmitted: on entering, when the verdict is Deny or Review, or Defer without ``wait``.
+        InvalidInput: an option cannot be used.
+    """
+    identity = RequestIdentity(host="local", root_run_id=run_id or f"{PROCESS_RUN_ID}-{uuid.uuid4()}", task_key=name)
+    request = Request(
+        identity=identity,
+        options=GateOptions.from_mapping(options, where="cagg.gate"),
+        host=HostProfile(name="local"),
+        encloses_run=run_id is not None,
+    )
+    return _LocalGate(_Local(request=request, wait=wait, on_tick=on_tick or _announce), opened)
+
+
+_announced: set[datetime] = set()
+
+
+def _announce(verdict: Defer, left: timedelta) -> None:
+    if verdict.until not in _announced:
+        _announced.add(verdict.until)
+        logger.warning("cagg: %s (%s left)", verdict.message, format_duration(left))
+
+
+_: Sequence[object] = (CaggError, InvalidInput, Reason, ReservationState, RunSummary, Self)

@@ -1,0 +1,321 @@
+"""Settings, and where each of them came from.
+
+Weakest first: built-in default, ``cagg.toml``, the host (Connection, Block, Variable), ``CAGG_*``, argument.
+``cagg doctor`` prints the origins. With nothing configured a gate admits, meters and records.
+"""
+
+# ruff: noqa: RUF009  (the field helper returns dataclasses.field, it is no shared default)
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cagg.errors import CaggError, ConfigurationError, InvalidInput
+from cagg.quantities import PPM, CarbonIntensity, Energy, Power
+from cagg.request import GateOptions
+from cagg.windows import parse_duration, parse_instant, time_zone
+
+__all__ = ["IdlePolicy", "Mode", "OnStoreDown", "Settings", "find_config", "load_settings"]
+
+
+class Mode(StrEnum):
+    """How much the gate may do."""
+
+    ENFORCE = "enforce"
+    """limits hold, runs are deferred"""
+    OBSERVE = "observe"
+    """decides and records, but lets everything run at once"""
+    OFF = "off"
+    """nothing is asked or metered; each bypass is journalled"""
+
+
+class OnStoreDown(StrEnum):
+    """What ``work`` under a budget does while the store is down; ``release`` is always denied, ``monitor`` runs."""
+
+    DENY = "deny"
+    RUN = "run"
+
+
+class IdlePolicy(StrEnum):
+    """How a run takes part in the idle energy of its host."""
+
+    RESERVED = "reserved"
+    """by its reserved processors over all (SCI specification 1.1: hardware reserved or provisioned)"""
+    ACTIVE = "active"
+    """equal parts among the runs that are open"""
+    NONE = "none"
+    """not at all"""
+
+
+_E = TypeVar("_E", bound=StrEnum)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidInput(f"must be text, got {value!r}.")
+    return value.strip()
+
+
+def _names(value: object) -> tuple[str, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+        raise InvalidInput(f"must be a list of names, got {value!r}.")
+    names = tuple(item.strip() for item in items if item.strip())
+    if not names:
+        raise InvalidInput("must name at least one.")
+    return names
+
+
+def _choice(kind: type[_E]) -> Callable[[object], _E]:
+    def parse(value: object) -> _E:
+        try:
+            return kind(str(value))
+        except ValueError:
+            raise InvalidInput(f"must be one of {', '.join(kind)}, got {value!r}.") from None
+
+    return parse
+
+
+def _whole(minimum: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        try:
+            number = int(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+        except ValueError:
+            number = None
+        if number is None or number < minimum:
+            raise InvalidInput(f"must be a whole number from {minimum} on, got {value!r}.")
+        return number
+
+    return parse
+
+
+def _factor(minimum: float) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        try:
+            number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
+        except ValueError:
+            number = None
+        if number is None or not minimum <= number < 1e6:
+            raise InvalidInput(f"must be a number from {minimum} on, got {value!r}.")
+        return round(number * PPM)
+
+    return parse
+
+
+def _scale(value: object) -> float:
+    return _factor(1e-6)(value) / PPM
+
+
+def _duration(value: object) -> timedelta:
+    if not isinstance(value, str | timedelta):
+        raise InvalidInput(f"must be a duration such as '30m', got {value!r}.")
+    return parse_duration(value)
+
+
+def _zone_name(value: object) -> str:
+    name = _text(value)
+    time_zone(name)
+    return name
+
+
+def _instant(value: object) -> datetime:
+    if not isinstance(value, str | datetime):
+        raise InvalidInput(f"must be an instant with an offset, got {value!r}.")
+    return parse_instant(value)
+
+
+def _item(key: str, parse: Callable[[Any], Any], default: Any) -> Any:
+    return field(default=default, metadata={"key": key, "parse": parse})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings, checked. Names in brackets are the keys in ``cagg.toml``; ``CAGG_`` + key in upper case with
+    ``_`` for ``.`` is the environment variable (``CAGG_GRID_STEERING``).
+
+    Attributes:
+        home: directory of the default store, keys and spool (``home``; ``~/.cagg``).
+        store: store URL (``store``); None = SQLite in ``home``.
+        mode: enforce, observe or off (``mode``).
+        zone: default grid zone (``zone``); None = unknown, hence no carbon figures.
+        timezone: IANA zone for times of day (``timezone``); None = such times need a schedule's own zone.
+        steering: providers that the planner looks at, in order of preference; None = chosen by zone.
+        accounting: providers that price readings; None = the homogeneous start of ``steering``.
+        grid_timeout: longest wait for one answer of a provider.
+        trace_file, trace_scale, trace_anchor, trace_name: a recorded series as provider ``trace``; the scale says how
+            many seconds of the trace pass per second of the clock; the anchor is the instant of its first interval.
+        planning_intensity: price of holds; None = 95th percentile of the zone's climatology.
+        pue_ppm: power usage effectiveness in parts per million; None = not applied.
+        materiality: runs expected to use less are never deferred.
+        max_deferrals: how often one request may be deferred.
+        lease: how long a running reservation lives without a beat.
+        beat: how often a run reports.
+        grace: how long a waiting reservation lives past its deadline.
+        default_duration, default_power: what an unknown task is taken for (cold start).
+        on_store_down: what work under a budget does then.
+        meter_sources: energy sources, ``auto`` or names; idle_policy and cross_check: see the meter.
+        defaults: gate options where the caller says nothing.
+        origins: for each field, where its value came from.
+    """
+
+    home: Path = _item("home", lambda value: Path(_text(value)).expanduser(), Path("~/.cagg").expanduser())
+    store: str | None = _item("store", _text, None)
+    mode: Mode = _item("mode", _choice(Mode), Mode.ENFORCE)
+    zone: str | None = _item("zone", _text, None)
+    timezone: str | None = _item("timezone", _zone_name, None)
+    steering: tuple[str, ...] | None = _item("grid.steering", _names, None)
+    accounting: tuple[str, ...] | None = _item("grid.accounting", _names, None)
+    grid_timeout: timedelta = _item("grid.timeout", _duration, timedelta(seconds=5))
+    trace_file: Path | None = _item("grid.trace.file", lambda value: Path(_text(value)).expanduser(), None)
+    trace_name: str | None = _item("grid.trace.name", _text, None)
+    trace_scale: float = _item("grid.trace.time_scale", _scale, 1.0)
+    trace_anchor: datetime | None = _item("grid.trace.anchor", _instant, None)
+    neso_url: str = _item("grid.neso.url", _text, "https://api.carbonintensity.org.uk")
+    planning_intensity: CarbonIntensity | None = _item("grid.planning_intensity", CarbonIntensity.parse, None)
+    pue_ppm: int | None = _item("meter.pue", _factor(1.0), None)
+    meter_sources: tuple[str, ...] = _item("meter.sources", _names, ("auto",))
+    idle_policy: IdlePolicy = _item("meter.idle_policy", _choice(IdlePolicy), IdlePolicy.RESERVED)
+    cross_check: str | None = _item("meter.cross_check", _text, None)
+    materiality: Energy = _item("policy.materiality", Energy.parse, Energy(millijoules=18_000_000))
+    max_deferrals: int = _item("policy.max_deferrals", _whole(0), 6)
+    default_duration: timedelta = _item("policy.default_duration", _duration, timedelta(hours=1))
+    default_power: Power = _item("policy.default_power", Power.parse, Power(milliwatts=100_000))
+    on_store_down: OnStoreDown = _item("policy.on_store_down", _choice(OnStoreDown), OnStoreDown.DENY)
+    lease: timedelta = _item("reservation.lease", _duration, timedelta(minutes=5))
+    beat: timedelta = _item("reservation.beat", _duration, timedelta(seconds=60))
+    grace: timedelta = _item("reservation.grace", _duration, timedelta(minutes=15))
+    defaults: GateOptions = field(default_factory=GateOptions)
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def store_url(self) -> str:
+        """The store's URL after the default."""
+        return self.store if self.store is not None else f"sqlite:///{self.home / 'cagg.db'}"
+
+
+_ITEMS = {item.metadata["key"]: item for item in fields(Settings) if "key" in item.metadata}
+_PATH_KEYS = {"home", "grid.trace.file"}
+
+
+def find_config(start: Path, environ: Mapping[str, str]) -> Path | None:
+    """Return the configuration file: ``CAGG_CONFIG``, else the nearest ``cagg.toml`` upwards, else the one in home."""
+    if environ.get("CAGG_CONFIG"):
+        return Path(environ["CAGG_CONFIG"]).expanduser()
+    for folder in (start, *start.parents):
+        if (folder / "cagg.toml").is_file():
+            return folder / "cagg.toml"
+    home = Path(environ.get("CAGG_HOME", "~/.cagg")).expanduser() / "cagg.toml"
+    return home if home.is_file() else None
+
+
+def load_settings(
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    host: Mapping[str, Any] | None = None,
+    host_name: str = "host",
+    environ: Mapping[str, str] | None = None,
+    start: Path | None = None,
+) -> Settings:
+    """Collect the settings from all places.
+
+    Args:
+        arguments: strongest values by key, for example ``{"zone": "neso:GB"}``.
+        host: values of the engine by key; only above ``cagg.toml``.
+        host_name: how the engine is called in the origins.
+        environ: environment; None = the process's.
+        start: folder where the search for ``cagg.toml`` begins; None = the working directory.
+
+    Raises:
+        ConfigurationError: a file cannot be read, a key is unknown, or a value cannot be used; names the place.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {item.name: "default" for item in _ITEMS.values()}
+    options = GateOptions()
+
+    path = find_config(start or Path.cwd(), environ)
+    layers: list[tuple[str, Mapping[str, Any], Path | None]] = []
+    if path is not None:
+        layers.append((str(path), _read(path), path.parent))
+    layers.append((host_name, dict(host or {}), None))
+    layers.append(("environment", _from_environment(environ), None))
+    layers.append(("argument", dict(arguments or {}), None))
+    for origin, layer, folder in layers:
+        stated = dict(layer)
+        table = {key.removeprefix("defaults."): stated.pop(key) for key in list(stated) if key.startswith("defaults.")}
+        if table:
+            options = _options(table, origin).over(options)
+            origins["defaults"] = origin
+        for key, value in stated.items():
+            item = _ITEMS.get(key)
+            if item is None:
+                raise ConfigurationError(_unknown(key, origin))
+            values[item.name] = _parsed(item.metadata["parse"], value, key, origin, folder)
+            origins[item.name] = f"{origin} ({_environment_name(key)})" if origin == "environment" else origin
+    return Settings(**values, defaults=options, origins=origins)
+
+
+def _options(table: Mapping[str, Any], origin: str) -> GateOptions:
+    try:
+        return GateOptions.from_mapping(table, where=f"[defaults] in {origin}")
+    except InvalidInput as error:
+        raise ConfigurationError(f"{origin}: {error}") from error
+
+
+def _parsed(parse: Callable[[Any], Any], value: Any, key: str, origin: str, folder: Path | None) -> Any:
+    try:
+        parsed = parse(value)
+    except CaggError as error:
+        raise ConfigurationError(f"{origin}: {key}: {error}") from error
+    if key in _PATH_KEYS and folder is not None and not parsed.is_absolute():
+        return folder / parsed
+    if key == "store" and folder is not None and parsed.startswith("sqlite:///") and parsed[10:11] not in {"/", ""}:
+        return f"sqlite:///{(folder / parsed[10:]).resolve()}"
+    return parsed
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read ({error.strerror}); make it readable or remove it.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not valid TOML ({error}); correct that line.") from error
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, table: Mapping[str, Any]) -> None:
+        for name, value in table.items():
+            key = f"{prefix}{name}"
+            if isinstance(value, dict):
+                walk(f"{key}.", value)
+            else:
+                flat[key] = value
+
+    walk("", document)
+    return flat
+
+
+def _environment_name(key: str) -> str:
+    return "CAGG_" + key.replace(".", "_").upper()
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    names = {_environment_name(key): key for key in _ITEMS}
+    names.update({_environment_name(f"defaults.{item.name}"): f"defaults.{item.name}" for item in fields(GateOptions)})
+    stated: dict[str, Any] = {names[name]: value for name, value in environ.items() if name in names and value != ""}
+    if "defaults.interruptible" in stated:
+        stated["defaults.interruptible"] = str(stated["defaults.interruptible"]).lower() in {"1", "true", "yes"}
+    return stated
+
+
+def _unknown(key: str, origin: str) -> str:
+    near = difflib.get_close_matches(key, list(_ITEMS) + [f"defaults.{item.name}" for item in fields(GateOptions)], 1)
+    hint = f"did you mean {near[0]!r}?" if near else "see `cagg doctor` for all keys."
+    return f"{origin}: unknown setting {key!r}; {hint}"

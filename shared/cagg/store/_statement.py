@@ -1,0 +1,80 @@
+"""Core statements that are compiled once per dialect and then sent to the driver as text.
+
+SQLAlchemy's own statement cache still builds a key for each execution; on the path of every ledger entry that
+costs more than SQLite's work. Only plain integers, text and bytes pass here, so no bind processing is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult, Insert, Table
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql import ClauseElement
+
+__all__ = ["Statement", "insert_if_absent"]
+
+Value = str | int | bytes | None
+
+
+class Statement:
+    """One statement, compiled at its first use with each dialect."""
+
+    __slots__ = ("_build", "_compiled")
+
+    def __init__(self, build: ClauseElement | Callable[[str], ClauseElement]) -> None:
+        self._build = build
+        self._compiled: dict[str, tuple[str, tuple[str, ...] | None, Mapping[str, Any]]] = {}
+
+    def _for(self, connection: Connection) -> tuple[str, tuple[str, ...] | None, Mapping[str, Any]]:
+        dialect = connection.dialect
+        found = self._compiled.get(dialect.name)
+        if found is None:
+            element = self._build if isinstance(self._build, ClauseElement) else self._build(dialect.name)
+            compiled = element.compile(dialect=dialect)
+            names = tuple(compiled.positiontup) if compiled.positional and compiled.positiontup else None
+            if compiled.positional and names is None:
+                names = ()
+            found = self._compiled[dialect.name] = (str(compiled), names, dict(compiled.params))
+        return found
+
+    def run(self, connection: Connection, **values: Value) -> CursorResult[Any]:
+        """Execute with named values."""
+        text, names, fixed = self._for(connection)
+        if names is None:
+            return connection.exec_driver_sql(text, {**fixed, **values})
+        return connection.exec_driver_sql(text, tuple(values[n] if n in values else fixed[n] for n in names))
+
+    def rows(self, connection: Connection, **values: Value) -> Sequence[Any]:
+        """Execute and return all rows."""
+        return self.run(connection, **values).fetchall()
+
+    def row(self, connection: Connection, **values: Value) -> Any:
+        """Execute and return the first row, or None."""
+        result = self.run(connection, **values)
+        found = result.fetchone()
+        result.close()
+        return found
+
+    def run_many(self, connection: Connection, many: Iterable[Mapping[str, Value]]) -> None:
+        """Execute once per mapping."""
+        text, names, fixed = self._for(connection)
+        parameters: list[Any]
+        if names is None:
+            parameters = [{**fixed, **values} for values in many]
+        else:
+            parameters = [tuple(values[n] if n in values else fixed[n] for n in names) for values in many]
+        if parameters:
+            connection.exec_driver_sql(text, parameters)
+
+
+def insert_if_absent(table: Table) -> Statement:
+    """Return an insert that keeps an existing row with the same primary or unique key as it is."""
+
+    def build(dialect: str) -> Insert:
+        if dialect == "postgresql":
+            return postgresql.insert(table).on_conflict_do_nothing()
+        return sqlite.insert(table).on_conflict_do_nothing()
+
+    return Statement(build)

@@ -1,0 +1,376 @@
+"""Rows of the ledger: entries, the queue before the tree, leaves, tiles, checkpoints and blobs. Insert only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, func, insert, select
+
+from cagg.errors import LedgerDamaged
+from cagg.ports import AuditRow, Checkpoint, HistoryPoint
+from cagg.records import Entry, EntryKind
+from cagg.store import tables as t
+from cagg.store._instants import from_us, to_us
+from cagg.store._statement import Statement, insert_if_absent
+
+__all__ = ["CACHE_COLUMNS", "LedgerRowsSql"]
+
+_PAGE = 512
+"""Rows that one step of a streamed read holds in memory (at most 32 MB of bodies)."""
+
+_e, _q, _l = t.entry.c, t.queue.c, t.leaf.c
+CACHE_COLUMNS: tuple[str, ...] = tuple(
+    column.name
+    for column in _e
+    if column.name not in {"log_id", "entry_id", "idempotency_key", "body", "leaf_hash"}
+)
+"""The columns of ``cagg_entry`` that only repeat what the body says."""
+
+_LOG = bindparam("log_id")
+_ENTRY = (_e.entry_id, _e.kind, _e.idempotency_key, _e.body, _e.leaf_hash, _l.leaf_index, _e.recorded_us)
+_SEQUENCED = (_l.log_id == _e.log_id) & (_l.entry_id == _e.entry_id)
+_FROM = t.entry.outerjoin(t.leaf, _SEQUENCED)
+
+_BY_KEY = Statement(
+    select(*_ENTRY).select_from(_FROM).where(_e.log_id == _LOG, _e.idempotency_key == bindparam("key"))
+)
+_BY_ID = Statement(select(*_ENTRY).select_from(_FROM).where(_e.log_id == _LOG, _e.entry_id == bindparam("id")))
+_INSERT_ENTRY = Statement(insert(t.entry).values({column.name: bindparam(column.name) for column in _e}))
+_INSERT_QUEUE = Statement(
+    insert(t.queue).values({column.name: bindparam(column.name) for column in _q if column.name != "queue_id"})
+)
+_QUEUE_HEAD = Statement(
+    select(_q.queue_id, _q.entry_id, _q.leaf_hash)
+    .where(_q.log_id == _LOG)
+    .order_by(_q.queue_id)
+    .limit(bindparam("limit"))
+    .with_for_update(skip_locked=True)
+)
+_DEQUEUE = Statement(delete(t.queue).where(_q.queue_id == bindparam("id")))
+_QUEUED = Statement(select(func.count(), func.min(_q.queued_us)).select_from(t.queue).where(_q.log_id == _LOG))
+_INSERT_LEAF = Statement(insert(t.leaf).values({column.name: bindparam(column.name) for column in _l}))
+_LAST_LEAF = Statement(select(func.max(_l.leaf_index)).where(_l.log_id == _LOG))
+_LEAF_HASHES = Statement(
+    select(_l.leaf_index, _l.leaf_hash)
+    .where(_l.log_id == _LOG, _l.leaf_index >= bindparam("start"), _l.leaf_index < bindparam("stop"))
+    .order_by(_l.leaf_index)
+)
+_INSERT_TILE = Statement(insert(t.tile).values({column.name: bindparam(column.name) for column in t.tile.c}))
+_TILE = Statement(
+    select(t.tile.c.hashes).where(
+        t.tile.c.log_id == _LOG, t.tile.c.level == bindparam("level"), t.tile.c.number == bindparam("number")
+    )
+)
+_TILE_ROOTS = Statement(
+    select(t.tile.c.number, t.tile.c.root)
+    .where(
+        t.tile.c.log_id == _LOG,
+        t.tile.c.level == bindparam("level"),
+        t.tile.c.number >= bindparam("start"),
+        t.tile.c.number < bindparam("stop"),
+    )
+    .order_by(t.tile.c.number)
+)
+_INSERT_CHECKPOINT = insert_if_absent(t.checkpoint)
+_CHECKPOINT_COLUMNS = (t.checkpoint.c.size, t.checkpoint.c.root, t.checkpoint.c.note, t.checkpoint.c.created_us)
+_CHECKPOINTS = Statement(
+    select(*_CHECKPOINT_COLUMNS).where(t.checkpoint.c.log_id == _LOG).order_by(t.checkpoint.c.size)
+)
+_CHECKPOINT_AT = Statement(
+    select(*_CHECKPOINT_COLUMNS).where(t.checkpoint.c.log_id == _LOG, t.checkpoint.c.size == bindparam("size"))
+)
+_LAST_CHECKPOINT = Statement(
+    select(*_CHECKPOINT_COLUMNS).where(t.checkpoint.c.log_id == _LOG).order_by(t.checkpoint.c.size.desc()).limit(1)
+)
+_INSERT_BLOB = insert_if_absent(t.blob)
+_BLOB = Statement(select(t.blob.c.data).where(t.blob.c.digest == bindparam("digest")))
+_HISTORY = Statement(
+    select(_e.energy_millijoules, _e.start_us, _e.end_us, _e.outcome)
+    .where(
+        _e.log_id == _LOG,
+        _e.task_key == bindparam("task_key"),
+        _e.kind == EntryKind.MEASUREMENT.value,
+        _e.start_us.is_not(None),
+        _e.end_us.is_not(None),
+    )
+    .order_by(_e.recorded_us.desc(), _e.entry_id.desc())
+    .limit(bindparam("limit"))
+)
+_AUDIT = Statement(
+    select(
+        _l.leaf_index,
+        _l.entry_id,
+        _l.leaf_hash,
+        _e.entry_id,
+        _e.idempotency_key,
+        _e.body,
+        _e.leaf_hash,
+        *(_e[name] for name in CACHE_COLUMNS),
+    )
+    .select_from(t.leaf.outerjoin(t.entry, _SEQUENCED))
+    .where(_l.log_id == _LOG, _l.leaf_index >= bindparam("start"), _l.leaf_index < bindparam("stop"))
+    .order_by(_l.leaf_index)
+)
+
+
+class LedgerRowsSql:
+    """Implements :class:`cagg.ports.LedgerRows`."""
+
+    connection: Connection
+    _log_id: int
+    _origin: str
+
+    def now(self) -> datetime:
+        """The store's own time (the composed transaction provides it)."""
+        raise NotImplementedError
+
+    # ---- entries ------------------------------------------------------------------------------------------------
+
+    def entry_by_key(self, idempotency_key: bytes) -> Entry | None:
+        """Return the entry with this key."""
+        row = _BY_KEY.row(self.connection, log_id=self._log_id, key=idempotency_key)
+        return None if row is None else _entry(row)
+
+    def entry(self, entry_id: str) -> Entry | None:
+        """Return the entry with this id."""
+        row = _BY_ID.row(self.connection, log_id=self._log_id, id=entry_id)
+        return None if row is None else _entry(row)
+
+    def insert_entry(self, entry: Entry, columns: Mapping[str, str | int | None]) -> None:
+        """Insert an entry and its queue row."""
+        _INSERT_ENTRY.run(
+            self.connection,
+            log_id=self._log_id,
+            entry_id=entry.entry_id,
+            idempotency_key=entry.idempotency_key,
+            body=entry.body,
+            leaf_hash=entry.leaf_hash,
+            **{name: columns.get(name) for name in CACHE_COLUMNS},
+        )
+        _INSERT_QUEUE.run(
+            self.connection,
+            log_id=self._log_id,
+            entry_id=entry.entry_id,
+            leaf_hash=entry.leaf_hash,
+            queued_us=to_us(self.now()),
+        )
+
+    def entries(
+        self,
+        *,
+        kind: EntryKind | None = None,
+        request_key: str | None = None,
+        task_key: str | None = None,
+        newest_first: bool = False,
+        limit: int | None = None,
+        start: int = 0,
+    ) -> Iterator[Entry]:
+        """Sequenced entries by index from ``start`` on, filtered; read page by page."""
+        query = select(*_ENTRY).select_from(t.leaf.join(t.entry, _SEQUENCED))
+        query = query.where(_l.log_id == self._log_id, _l.leaf_index >= start)
+        for column, wanted in ((_e.kind, kind), (_e.request_key, request_key), (_e.task_key, task_key)):
+            if wanted is not None:
+                query = query.where(column == str(wanted))
+        query = query.order_by(_l.leaf_index.desc() if newest_first else _l.leaf_index)
+        last: int | None = None
+        left = limit
+        while left is None or left > 0:
+            page_size = _PAGE if left is None else min(_PAGE, left)
+            page = query.limit(page_size)
+            if last is not None:
+                page = page.where(_l.leaf_index < last if newest_first else _l.leaf_index > last)
+            rows = self.connection.execute(page).fetchall()
+            for row in rows:
+                yield _entry(row)
+            if len(rows) < page_size:
+                return
+            last = rows[-1][5]
+            left = None if left is None else left - len(rows)
+
+    def columns(self, start: int, stop: int) -> Iterator[tuple[int, str, Mapping[str, str | int | None]]]:
+        """(index, entry_id, stored columns) by index, for verification."""
+        for row in self.audit_rows(start, stop):
+            if row.columns is not None:
+                yield row.index, row.entry_id, row.columns
+
+    def audit_rows(self, start: int, stop: int) -> Iterator[AuditRow]:
+        """Leaves of ``[start, stop)`` with whatever is stored for their entries, exactly as it is stored."""
+        for first in range(start, stop, _PAGE):
+            rows = _AUDIT.rows(self.connection, log_id=self._log_id, start=first, stop=min(stop, first + _PAGE))
+            for row in rows:
+                present = row[3] is not None
+                yield AuditRow(
+                    index=row[0],
+                    entry_id=row[1],
+                    leaf_hash=row[2],
+                    idempotency_key=row[4],
+                    body=row[5],
+                    entry_leaf_hash=row[6],
+                    columns=dict(zip(CACHE_COLUMNS, row[7:], strict=True)) if present else None,
+                )
+
+    def history(self, task_key: str, limit: int) -> Sequence[HistoryPoint]:
+        """Newest measurements of a task, newest first."""
+        rows = _HISTORY.rows(self.connection, log_id=self._log_id, task_key=task_key, limit=limit)
+        return [
+            HistoryPoint(
+                energy_millijoules=energy,
+                duration_ms=-(-(end_us - start_us) // 1_000),
+                completed=outcome == "completed",
+                started_at=from_us(start_us),
+            )
+            for energy, start_us, end_us, outcome in rows
+        ]
+
+    # ---- queue and tree -----------------------------------------------------------------------------------------
+
+    def take_queued(self, limit: int) -> Sequence[tuple[str, bytes]]:
+        """Remove and return up to ``limit`` (entry_id, leaf_hash), oldest first.
+
+        Rows are taken by id, never by "greater than the last one seen": ids may commit out of order.
+        """
+        rows = _QUEUE_HEAD.rows(self.connection, log_id=self._log_id, limit=limit)
+        _DEQUEUE.run_many(self.connection, [{"id": row[0]} for row in rows])
+        return [(row[1], bytes(row[2])) for row in rows]
+
+    def queued(self) -> int:
+        """How many entries wait for the sequencer."""
+        return int(_QUEUED.row(self.connection, log_id=self._log_id)[0])
+
+    def oldest_queued_at(self) -> datetime | None:
+        """When the entry that waits longest for the sequencer was written; None when none waits."""
+        queued_us = _QUEUED.row(self.connection, log_id=self._log_id)[1]
+        return None if queued_us is None else from_us(queued_us)
+
+    def insert_leaves(self, first_index: int, leaves: Sequence[tuple[str, bytes]]) -> None:
+        """Give (entry_id, leaf_hash) the dense indexes from ``first_index`` on."""
+        _INSERT_LEAF.run_many(
+            self.connection,
+            [
+                {"log_id": self._log_id, "leaf_index": index, "entry_id": entry_id, "leaf_hash": leaf_hash}
+                for index, (entry_id, leaf_hash) in enumerate(leaves, first_index)
+            ],
+        )
+
+    def tree_size(self) -> int:
+        """Number of sequenced leaves."""
+        last = _LAST_LEAF.row(self.connection, log_id=self._log_id)[0]
+        if last is not None and not isinstance(last, int):
+            raise LedgerDamaged(f"the ledger holds a leaf with the index {last!r}; run 'cagg ledger verify'.")
+        return 0 if last is None else last + 1
+
+    def leaf_hashes(self, start: int, stop: int) -> Sequence[bytes]:
+        """Leaf hashes by index, ``[start, stop)``.
+
+        Raises:
+            LedgerDamaged: a leaf in the range is missing or not a hash.
+        """
+        return self._dense(_LEAF_HASHES.rows(self.connection, log_id=self._log_id, start=start, stop=stop), start, stop)
+
+    def put_tile(self, level: int, number: int, hashes: bytes, root: bytes) -> None:
+        """Store one full tile (256 hashes of 32 bytes) with the root over them. Immutable."""
+        _INSERT_TILE.run(
+            self.connection, log_id=self._log_id, level=level, number=number, hashes=hashes, root=root
+        )
+
+    def tile(self, level: int, number: int) -> bytes | None:
+        """Return a full tile."""
+        row = _TILE.row(self.connection, log_id=self._log_id, level=level, number=number)
+        return None if row is None else bytes(row[0])
+
+    def tile_roots(self, level: int, start: int, stop: int) -> Sequence[bytes]:
+        """Roots of the full tiles ``[start, stop)`` of a level: the hashes of the level above.
+
+        Raises:
+            LedgerDamaged: a tile in the range is missing or its root is not a hash.
+        """
+        rows = _TILE_ROOTS.rows(self.connection, log_id=self._log_id, level=level, start=start, stop=stop)
+        return self._dense(rows, start, stop)
+
+    @staticmethod
+    def _dense(rows: Sequence[Any], start: int, stop: int) -> list[bytes]:
+        hashes = [row[1] for row in rows]
+        whole = [row[0] for row in rows] == list(range(start, max(start, stop)))
+        if not whole or any(not isinstance(item, bytes) or len(item) != 32 for item in hashes):
+            raise LedgerDamaged(
+                f"the ledger's tree has a gap or a damaged hash between {start} and {stop}; run 'cagg ledger verify'."
+            )
+        return hashes
+
+    # ---- checkpoints and blobs ----------------------------------------------------------------------------------
+
+    def put_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Store a signed checkpoint. Same size and root again: kept as it is.
+
+        Raises:
+            LedgerDamaged: another root is stored for this size.
+        """
+        _INSERT_CHECKPOINT.run(
+            self.connection,
+            log_id=self._log_id,
+            size=checkpoint.size,
+            root=checkpoint.root,
+            note=checkpoint.note,
+            created_us=to_us(checkpoint.created_at),
+        )
+        kept = _CHECKPOINT_AT.row(self.connection, log_id=self._log_id, size=checkpoint.size)
+        if kept is None or _checkpoint(kept).root != checkpoint.root:
+            raise LedgerDamaged(
+                f"a checkpoint of size {checkpoint.size} with another root is stored; run 'cagg ledger verify'."
+            )
+
+    def checkpoints(self) -> Sequence[Checkpoint]:
+        """All checkpoints by size, ascending."""
+        return [_checkpoint(row) for row in _CHECKPOINTS.rows(self.connection, log_id=self._log_id)]
+
+    def last_checkpoint(self) -> Checkpoint | None:
+        """The checkpoint with the largest size; None before the first."""
+        row = _LAST_CHECKPOINT.row(self.connection, log_id=self._log_id)
+        return None if row is None else _checkpoint(row)
+
+    def put_blob(self, digest: str, data: bytes) -> None:
+        """Store content-addressed bytes; the same digest again is kept as it is."""
+        _INSERT_BLOB.run(self.connection, digest=digest, data=data)
+
+    def blob(self, digest: str) -> bytes | None:
+        """Return content-addressed bytes."""
+        row = _BLOB.row(self.connection, digest=digest)
+        return None if row is None else bytes(row[0])
+
+    def origin(self) -> str:
+        """The log's name: the first line of its checkpoints."""
+        return self._origin
+
+    def row_counts(self) -> Mapping[str, int]:
+        """Rows by table (entry, queue, leaf, tile, checkpoint), of any log: verification compares them."""
+        counts = {}
+        for table in (t.log, t.entry, t.queue, t.leaf, t.tile, t.checkpoint):
+            query = select(func.count()).select_from(table)
+            counts[table.name.removeprefix("cagg_")] = int(self.connection.execute(query).scalar_one())
+        return counts
+
+
+def _entry(row: Any) -> Entry:
+    entry_id, kind, key, body, leaf_hash, index, recorded_us = row
+    try:
+        return Entry(
+            entry_id=entry_id,
+            kind=EntryKind(kind),
+            idempotency_key=bytes(key),
+            body=bytes(body),
+            leaf_hash=bytes(leaf_hash),
+            index=index,
+            recorded_at=from_us(recorded_us),
+        )
+    except (ValueError, TypeError, OverflowError):
+        raise LedgerDamaged(f"ledger entry {entry_id!r} cannot be read; run 'cagg ledger verify'.") from None
+
+
+def _checkpoint(row: Any) -> Checkpoint:
+    size, root, note, created_us = row
+    try:
+        return Checkpoint(size=int(size), root=bytes(root), note=str(note), created_at=from_us(created_us))
+    except (ValueError, TypeError, OverflowError):
+        raise LedgerDamaged(f"the checkpoint of size {size!r} cannot be read; run 'cagg ledger verify'.") from None

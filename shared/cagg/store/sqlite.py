@@ -1,0 +1,360 @@
+"""The store in one SQLite file: write-ahead log, flushed commits, fair writers, readers that create nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Engine, RootTransaction, create_engine, select
+from sqlalchemy.pool import NullPool
+
+from cagg.errors import ConfigurationError, InvalidInput, StoreUnavailable
+from cagg.ports import Clock, Transaction
+from cagg.store import tables as t
+from cagg.store._errors import DATABASE_ERRORS, OPENING_ERRORS, unavailable
+from cagg.store._flock import WriterLock
+from cagg.store._schema import create_schema, ensure_log, stored_version, version_gap
+from cagg.store.transaction import SqlTransaction
+
+__all__ = ["CreateMode", "SqliteStore", "path_of_url"]
+
+_BUSY_TIMEOUT_MS = 5_000
+"""For programs that write to the file without taking the lock file, such as the sqlite3 shell."""
+_HEADER_BYTES = 100
+_MAGIC = b"SQLite format 3\x00"
+
+
+class CreateMode(StrEnum):
+    """What a writing transaction does about a missing file."""
+
+    IF_MISSING = "if_missing"
+    """create it and its folder"""
+    NEVER = "never"
+    """refuse"""
+
+
+def path_of_url(url: str) -> Path:
+    """Return the absolute path of a SQLite address.
+
+    Raises:
+        ConfigurationError: the address is empty, in memory, has options, or belongs to another database.
+    """
+    scheme, separator, rest = url.partition("://")
+    if separator:
+        if scheme.lower() not in {"sqlite", "sqlite+pysqlite"} or not rest.startswith("/"):
+            raise ConfigurationError(
+                f"the store address {scheme + '://…'!r} is unknown; use 'sqlite:////absolute/path' or a plain path."
+            )
+        if "?" in rest:
+            raise ConfigurationError(f"the store address {url!r} has options after '?'; leave them out.")
+        rest = rest[1:]
+    else:
+        rest = url
+    if not rest.strip() or rest.startswith(":memory:") or "\x00" in rest:
+        raise ConfigurationError(f"the store address {url!r} names no file; use 'sqlite:////absolute/path'.")
+    path = Path(rest) if separator else Path(rest).expanduser()
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links, abspath names what was said
+
+
+class SqliteStore:
+    """Implements :class:`cagg.ports.Store`; use it through :func:`cagg.store.engine.open_store`.
+
+    May be shared by threads, which take turns as writers, and survives a fork: the child opens the file anew.
+
+    Attributes:
+        url: the address.
+        path: the file.
+    """
+
+    def __init__(
+        self, *, path: Path, clock: Clock, create: CreateMode, origin: str | None, lock_timeout_seconds: float
+    ) -> None:
+        if origin is not None and (not origin or any(c.isspace() or c == "+" for c in origin)):
+            raise ConfigurationError(f"the log name {origin!r} must not be empty or hold spaces or '+'.")
+        self.url = f"sqlite:///{path}"
+        self.path = path
+        self._clock = clock
+        self._create = create
+        self._new_origin = origin
+        self._lock = WriterLock(f"{path}.lock", clock=clock, timeout_seconds=lock_timeout_seconds)
+        self._open = threading.local()
+        self._engines: dict[str, Engine] = {}
+        self._writer: Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        self._log: tuple[int, str] = (0, "")
+        _watch_forks(self)
+
+    # ---- writing ------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """A writing transaction; commits at the end of the block, rolls back on an exception.
+
+        Raises:
+            StoreUnavailable: the file cannot be opened, created or written, or another writer holds it too long.
+            InvalidInput: this thread already has a transaction of this store.
+        """
+        if getattr(self._open, "writing", False):
+            raise InvalidInput(
+                "this thread already has a transaction of the store; pass its tx down instead of opening another."
+            )
+        process = os.getpid()
+        with self._border(OPENING_ERRORS):
+            self._prepare_folder()
+            self._lock.acquire()
+        self._open.writing = True
+        try:
+            with self._border(OPENING_ERRORS):
+                connection = self._connected_writer()
+            with self._border(DATABASE_ERRORS):
+                outer = connection.begin()
+                try:
+                    _raw(connection).execute("BEGIN IMMEDIATE")
+                    yield self._over(connection)
+                    if os.getpid() != process:
+                        raise StoreUnavailable(
+                            "the process was forked inside a store transaction; open transactions after the fork."
+                        )
+                    outer.commit()
+                except BaseException:
+                    if os.getpid() == process:
+                        self._abandon(outer)
+                    raise
+        finally:
+            self._open.writing = False
+            if os.getpid() == process:
+                self._lock.release()
+
+    def _abandon(self, outer: RootTransaction) -> None:
+        """Roll back; a connection that cannot even do that is thrown away."""
+        try:
+            outer.rollback()
+        except DATABASE_ERRORS:
+            self._drop_writer()
+
+    def _prepare_folder(self) -> None:
+        if self._create is CreateMode.NEVER:
+            if not self.path.exists():
+                raise self._missing()
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def _connected_writer(self) -> Connection:
+        """Return the process's one writing connection; the lock is held, so nobody else uses it."""
+        identity = self._file_identity()
+        if self._writer is not None and identity is not None and identity == self._identity:
+            return self._writer
+        self._drop_writer()
+        engine = self._engine("rw" if self._create is CreateMode.NEVER else "rwc")
+        connection = engine.connect()
+        try:
+            raw = _raw(connection)
+            mode = raw.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+            if str(mode).lower() != "wal":
+                raise StoreUnavailable(
+                    f"the store {self.path} cannot keep a write-ahead log on this file system; put it on a local disk."
+                )
+            raw.execute("PRAGMA synchronous=FULL")
+            raw.execute("PRAGMA foreign_keys=ON")
+            self._bring_up_to_date(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._writer = connection
+        self._identity = self._file_identity()
+        return connection
+
+    def _bring_up_to_date(self, connection: Connection) -> None:
+        place = str(self.path)
+        with connection.begin():
+            _raw(connection).execute("BEGIN IMMEDIATE")
+            version = stored_version(connection, place)
+            if version is None:
+                create_schema(connection)
+            elif version_gap(version, place) < 0:
+                from cagg.store.migrations.run import upgrade  # heavy, and only needed for a store of an older version
+
+                upgrade(connection)
+            ensure_log(connection, origin=self._new_origin, now=self._clock.now())
+            self._log = self._read_log(connection)
+
+    # ---- reading ------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Transaction]:
+        """A reading transaction: one consistent state; writers go on meanwhile.
+
+        Raises:
+            StoreUnavailable: the file is missing, unreadable, no database of ours, an incomplete copy, or of a
+                version that this program does not know; a file on read-only media that changed while it was read.
+        """
+        with self._border(OPENING_ERRORS):
+            opening = self._check_readable()
+            connection = self._engine(opening.mode, query=opening.query).connect()
+        with self._border(DATABASE_ERRORS):
+            try:
+                with connection.begin():
+                    raw = _raw(connection)
+                    raw.execute("PRAGMA query_only=ON")
+                    raw.execute("BEGIN")
+                    self._check_version(connection)
+                    yield self._over(connection, self._read_log(connection))
+                if opening.query and _stamp(self.path) != opening.stamp:
+                    raise StoreUnavailable(f"the store {self.path} changed while it was read; repeat the reading.")
+            finally:
+                with contextlib.suppress(*DATABASE_ERRORS):
+                    connection.close()
+
+    def _check_readable(self) -> _Opening:
+        """Decide how to open for reading so that nothing is left behind, and refuse what would read wrongly."""
+        if not self.path.exists():
+            raise self._missing()
+        stamp = _stamp(self.path)
+        with self.path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+        if not header:
+            raise StoreUnavailable(f"the store {self.path} is empty; restore a backup, or let a gate create it anew.")
+        if not header.startswith(_MAGIC) or len(header) < _HEADER_BYTES:
+            raise StoreUnavailable(
+                f"the store {self.path} is not a SQLite database; point the store at another file or restore a backup."
+            )
+        log = Path(f"{self.path}-wal")
+        if log.exists():
+            with log.open("rb"):
+                return _Opening(mode="ro", query="", stamp=stamp)
+        page_size = int.from_bytes(header[16:18], "big")
+        page_size = 65_536 if page_size == 1 else page_size
+        pages = int.from_bytes(header[28:32], "big")
+        if pages * page_size > stamp[0]:
+            raise StoreUnavailable(
+                f"the store {self.path} is an incomplete copy ({stamp[0]} of {pages * page_size} bytes, and "
+                f"{log.name} is missing); copy it with 'sqlite3 FILE .backup' or together with its -wal file."
+            )
+        if os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK):
+            # mode=ro would leave an empty -wal and -shm behind; a connection that may write removes them again.
+            return _Opening(mode="rw", query="", stamp=stamp)
+        return _Opening(mode="ro", query="&immutable=1", stamp=stamp)
+
+    def _check_version(self, connection: Connection) -> None:
+        version = stored_version(connection, str(self.path))
+        if version is None:
+            raise StoreUnavailable(f"the store {self.path} is an empty database; let a gate fill it, or name another.")
+        if version_gap(version, str(self.path)) < 0:
+            raise StoreUnavailable(
+                f"the store {self.path} has version {version} and this program needs {t.SCHEMA_VERSION}; "
+                "run 'cagg store migrate'."
+            )
+
+    # ---- common -------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Release the connection and the lock file; the store may be used again and opens them anew."""
+        self._drop_writer()
+        self._lock.close()
+
+    @contextlib.contextmanager
+    def _border(self, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+        """Nothing of the driver leaves the store: callers see StoreUnavailable with a remedy."""
+        try:
+            yield
+        except errors as error:
+            raise unavailable(str(self.path), error) from error
+
+    def _engine(self, mode: str, *, query: str = "") -> Engine:
+        address = f"file:{quote(str(self.path))}?mode={mode}{query}"
+        if address in self._engines:
+            return self._engines[address]
+
+        def connect() -> sqlite3.Connection:
+            return sqlite3.connect(
+                address,
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=_BUSY_TIMEOUT_MS / 1_000,
+            )
+
+        engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
+        return self._engines.setdefault(address, engine)
+
+    def _over(self, connection: Connection, log: tuple[int, str] | None = None) -> SqlTransaction:
+        log_id, origin = self._log if log is None else log
+        return SqlTransaction(
+            connection=connection, now=self._clock.now(), log_id=log_id, origin=origin, sequences_inline=True
+        )
+
+    def _read_log(self, connection: Connection) -> tuple[int, str]:
+        row = connection.execute(select(t.log.c.log_id, t.log.c.origin).order_by(t.log.c.log_id)).first()
+        if row is None:
+            raise StoreUnavailable(f"the store {self.path} has lost its ledger's name; restore a backup.")
+        return int(row[0]), str(row[1])
+
+    def _file_identity(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self.path)  # noqa: PTH116 - on the path of every transaction
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _missing(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"there is no store at {self.path}; check the path, or create it by running a gate or 'cagg init'."
+        )
+
+    def _drop_writer(self) -> None:
+        writer, self._writer, self._identity = self._writer, None, None
+        if writer is not None:
+            with contextlib.suppress(*DATABASE_ERRORS):
+                writer.close()
+
+    def _after_fork(self) -> None:
+        """Start anew in the child: SQLite forbids using, and even closing, a connection across a fork."""
+        if self._writer is not None:
+            _LEFT_TO_THE_PARENT.append(self._writer)
+        self._writer, self._identity = None, None
+        self._open = threading.local()
+        self._lock.forget()
+
+
+class _Opening:
+    """How to open for reading, and the file's size and times before."""
+
+    __slots__ = ("mode", "query", "stamp")
+
+    def __init__(self, *, mode: str, query: str, stamp: tuple[int, int, int]) -> None:
+        self.mode, self.query, self.stamp = mode, query, stamp
+
+
+def _raw(connection: Connection) -> sqlite3.Connection:
+    raw = connection.connection.dbapi_connection
+    assert isinstance(raw, sqlite3.Connection)  # noqa: S101 - narrows the type
+    return raw
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+_STORES: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
+_LEFT_TO_THE_PARENT: list[Connection] = []
+_watching = threading.Event()
+
+
+def _watch_forks(store: SqliteStore) -> None:
+    _STORES.add(store)
+    if not _watching.is_set():
+        _watching.set()
+        os.register_at_fork(after_in_child=_forked)
+
+
+def _forked() -> None:
+    for store in list(_STORES):
+        store._after_fork()

@@ -1,0 +1,36 @@
+"""The object that carries everything one transaction can do: the rows of ledger, budgets and forecasts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from cagg.store.budget_rows import BudgetRowsSql
+from cagg.store.forecast_rows import ForecastRowsSql
+from cagg.store.ledger_rows import LedgerRowsSql
+
+__all__ = ["SqlTransaction"]
+
+
+class SqlTransaction(LedgerRowsSql, BudgetRowsSql, ForecastRowsSql):
+    """One open transaction; implements :class:`cagg.ports.Transaction`.
+
+    Attributes:
+        connection: the database connection that the row classes speak through.
+        sequences_inline: True where an append gives its entry a place in the tree at once, because the store has
+            one writer at a time; False where a sequencer does it later.
+    """
+
+    def __init__(
+        self, *, connection: Connection, now: datetime, log_id: int, origin: str, sequences_inline: bool
+    ) -> None:
+        self.connection = connection
+        self.sequences_inline = sequences_inline
+        self._now = now
+        self._log_id = log_id
+        self._origin = origin
+
+    def now(self) -> datetime:
+        """The store's own time, UTC, the same throughout the transaction."""
+        return self._now
