@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cagg.clock import SystemClock
-from cagg.grid.chain import Chain, GridAnswer, GridQuality, accounting_providers
+from cagg.grid.chain import Chain, GridAnswer, accounting_providers
 from cagg.grid.providers import GridSettings, build_providers
 from cagg.grid.zones import default_providers, resolve_zone
 from cagg.intensity import IntensitySeries, Zone
@@ -112,27 +112,39 @@ class Components:
     grid: Grid
     spool: Spool
 
+    meter_factory: Callable[[], Meter]
+
     def meter(self) -> Meter:
         """Return this process's meter, probing the hardware at the first call."""
-        from cagg.energy.meter import Meter, MeterSettings
-
-        settings = self.settings
-        return Meter.shared(
-            MeterSettings(
-                sources=settings.meter_sources,
-                idle_policy=str(settings.idle_policy),
-                cross_check=settings.cross_check,
-            ),
-            self.clock,
-        )
+        return self.meter_factory()
 
 
-def compose(settings: Settings | None = None, *, clock: Clock | None = None, **loading: Any) -> Components:
+def _shared_meter(settings: Settings, clock: Clock) -> Meter:
+    from cagg.energy.meter import Meter, MeterSettings
+
+    return Meter.shared(
+        MeterSettings(
+            sources=settings.meter_sources,
+            idle_policy=settings.idle_policy,
+            cross_check=settings.cross_check,
+        ),
+        clock,
+    )
+
+
+def compose(
+    settings: Settings | None = None,
+    *,
+    clock: Clock | None = None,
+    meter_factory: Callable[[], Meter] | None = None,
+    **loading: Any,
+) -> Components:
     """Build the components.
 
     Args:
         settings: None = collected by :func:`cagg.settings.load_settings` with ``loading``.
         clock: None = the computer's.
+        meter_factory: None = the process's shared meter.
         loading: arguments of load_settings.
     """
     settings = settings or load_settings(**loading)
@@ -143,6 +155,7 @@ def compose(settings: Settings | None = None, *, clock: Clock | None = None, **l
         store=open_store(settings.store_url, clock=clock),
         grid=Grid(settings, clock),
         spool=Spool(settings.home / "spool"),
+        meter_factory=meter_factory or partial(_shared_meter, settings, clock),
     )
 
 
@@ -167,5 +180,3 @@ def code_version(start: Path | None = None) -> Mapping[str, str]:
 
 PROCESS_RUN_ID = f"{os.getpid()}-{uuid.uuid4()}"
 """Root run of gates that no engine started: one per process."""
-
-_ = (datetime, timedelta, GridQuality)

@@ -279,7 +279,10 @@ class LedgerRows(Protocol):
         ...
 
     def insert_entry(self, entry: Entry, columns: Mapping[str, str | int | None]) -> None:
-        """Insert an entry and its queue row. ``columns`` are re-derivable from the body (ledger.entry.columns_of)."""
+        """Insert an entry, with its leaf when it has an index, else with its queue row.
+
+        ``columns`` are re-derivable from the body (ledger.entry.columns_of).
+        """
         ...
 
     def take_queued(self, limit: int) -> Sequence[tuple[str, bytes]]:

@@ -101,6 +101,7 @@ class Deny:
 
 
 Verdict = Admit | Defer | Review | Deny
+"""What the gate can say; match it exhaustively."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,8 @@ def require_utc(instant: datetime, what: str = "an instant") -> datetime:
         raise InvalidInput(f"{what} must be a date and time, got {instant!r}.")
     if instant.tzinfo is None or instant.utcoffset() is None:
         raise InvalidInput(
-            f"{what} {instant.isoformat()} has no UTC offset; write it as {instant.isoformat()}+00:00 or with another offset."
+            f"{what} {instant.isoformat()} has no UTC offset; "
+            f"write it as {instant.isoformat()}+00:00 or with another offset."
         )
     return instant.astimezone(UTC)
 

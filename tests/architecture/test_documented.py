@@ -56,7 +56,7 @@ def test_every_public_module_names_its_public_names(product: list[Any]) -> None:
 
 def test_every_public_name_has_a_docstring(product: list[Any]) -> None:
     missing = []
-    for module in product:
+    for module in (module for module in product if not module.is_private):
         known = _documented(module.tree) | ({"__version__"} if module.is_package else set())
         missing += [f"{module.name} {name}" for name in _public(module.tree) if name not in known]
     assert missing == []

@@ -15,7 +15,7 @@ from cagg.provenance import Basis, Convention, Gas, IntensityKind, Signal
 from cagg.quantities import CarbonIntensity
 from cagg.windows import Window, require_utc
 
-__all__ = ["decode_series", "digest_of", "encode_series", "pack", "unpack"]
+__all__ = ["decode_series", "encode_series", "pack", "series_digest", "unpack"]
 
 _FORMAT = "cagg/intensity-series/1"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -83,7 +83,7 @@ def decode_series(data: bytes) -> IntensitySeries:
         ) from error
 
 
-def digest_of(data: bytes) -> str:
+def series_digest(data: bytes) -> str:
     """Return the hex SHA-256 of encoded bytes: the name of the series in the ledger."""
     return hashlib.sha256(data).hexdigest()
 
@@ -101,14 +101,14 @@ def pack(series: IntensitySeries) -> StoredForecast:
         fetched_at=series.fetched_at,
         start=window.start,
         end=window.end,
-        digest=digest_of(data),
+        digest=series_digest(data),
         data=data,
     )
 
 
 def unpack(stored: StoredForecast) -> IntensitySeries:
     """Read a row of the forecast cache; raises InvalidInput when its bytes are damaged or of another zone."""
-    if digest_of(stored.data) != stored.digest:
+    if series_digest(stored.data) != stored.digest:
         raise InvalidInput(
             f"the cached series of {stored.zone} does not match its digest and is ignored; fetch it again."
         )

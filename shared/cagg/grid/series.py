@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
 from cagg.errors import IntensityUnavailable, InvalidInput
+from cagg.grid.codec import decode_series, encode_series, series_digest
 from cagg.intensity import IntensityPoint, IntensitySeries
 from cagg.quantities import CarbonIntensity, Energy
 from cagg.records import ReadingSlice
@@ -29,12 +30,15 @@ __all__ = [
     "SeriesArrays",
     "clip",
     "coverage",
+    "decode_series",
+    "encode_series",
     "gaps",
     "maximum",
     "mean_over",
     "merge",
     "percentile",
     "require_mean",
+    "series_digest",
     "slice_energy",
     "to_arrays",
 ]

@@ -33,7 +33,10 @@ def canonical(value: Any) -> bytes:
         InvalidInput: something in it is outside the profile; the message names its path, such as ``$.slices[2].end``.
     """
     _check(value, "$", 0)
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode()
+    text = json.dumps(
+        value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"), default=dict
+    )  # default: read-only mappings are written as dicts
+    return text.encode()
 
 
 def decode(data: bytes) -> Any:
@@ -44,7 +47,9 @@ def decode(data: bytes) -> Any:
             key, a float or white space.
     """
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_float=_no_float, parse_constant=_no_float)
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_object, parse_float=_no_float, parse_constant=_no_float
+        )
         again = canonical(value)
     except UnicodeDecodeError as error:
         raise LedgerDamaged(f"these bytes are no canonical JSON: byte {error.start} is not UTF-8.") from None
@@ -108,8 +113,6 @@ def _check(value: Any, path: str, depth: int) -> None:
     elif depth > _DEEPEST:
         raise InvalidInput(f"{path} is nested more than {_DEEPEST} levels deep.")
     elif isinstance(value, Mapping):
-        if not isinstance(value, dict):
-            raise InvalidInput(f"{path} must be a plain dict, got {kind.__name__}.")
         for key, item in value.items():
             if type(key) is not str or _KEY.fullmatch(key) is None:
                 raise InvalidInput(f"{path} has the key {key!r}; keys are lower-case ASCII letters, digits and '_'.")

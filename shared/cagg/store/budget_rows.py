@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from cagg.errors import InvalidInput, StoreUnavailable
 from cagg.ports import JournalRow
@@ -15,7 +16,7 @@ from cagg.quantities import Energy, Unit
 from cagg.records import Allotment, Budget, BudgetMode, Hold, Period, Reservation, ReservationState
 from cagg.store import tables as t
 from cagg.store._instants import from_us, to_us
-from cagg.store._statement import Statement, insert_if_absent
+from cagg.store._statement import Statement
 from cagg.windows import Window
 
 __all__ = ["BudgetRowsSql"]
@@ -51,7 +52,12 @@ _BUDGET = Statement(
 _INSERT_BUDGET = Statement(insert(t.budget).values({column.name: bindparam(column.name) for column in t.budget.c}))
 
 _OF_BUDGET = and_(_a.path == bindparam("path"), _a.unit == bindparam("unit"), _a.period == bindparam("period"))
-_OPEN_ALLOTMENT = insert_if_absent(t.allotment)
+_OPEN_ALLOTMENT = Statement(
+    lambda dialect: (postgresql if dialect == "postgresql" else sqlite)
+    .insert(t.allotment)
+    .values({column.name: bindparam(column.name) for column in t.allotment.c if column.name != "allotment_id"})
+    .on_conflict_do_nothing()
+)
 _LOCK_PERIOD = Statement(
     select(*t.allotment.c).where(_OF_BUDGET, _a.starts_us == bindparam("starts_us")).with_for_update()
 )
@@ -154,7 +160,6 @@ class BudgetRowsSql:
             _OPEN_ALLOTMENT.run(
                 self.connection,
                 **key,
-                allotment_id=None,
                 ends_us=to_us(window.end),
                 limit_amount=budget.limit,
                 extra=0,

@@ -139,7 +139,7 @@ class LedgerRowsSql:
         return None if row is None else _entry(row)
 
     def insert_entry(self, entry: Entry, columns: Mapping[str, str | int | None]) -> None:
-        """Insert an entry and its queue row."""
+        """Insert an entry, with its leaf when it has an index, else with its queue row."""
         _INSERT_ENTRY.run(
             self.connection,
             log_id=self._log_id,
@@ -149,13 +149,11 @@ class LedgerRowsSql:
             leaf_hash=entry.leaf_hash,
             **{name: columns.get(name) for name in CACHE_COLUMNS},
         )
-        _INSERT_QUEUE.run(
-            self.connection,
-            log_id=self._log_id,
-            entry_id=entry.entry_id,
-            leaf_hash=entry.leaf_hash,
-            queued_us=to_us(self.now()),
-        )
+        hashed = {"log_id": self._log_id, "entry_id": entry.entry_id, "leaf_hash": entry.leaf_hash}
+        if entry.index is None:
+            _INSERT_QUEUE.run(self.connection, **hashed, queued_us=to_us(self.now()))
+        else:
+            _INSERT_LEAF.run(self.connection, **hashed, leaf_index=entry.index)
 
     def entries(
         self,

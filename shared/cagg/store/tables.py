@@ -27,6 +27,8 @@ SCHEMA_VERSION = "0001"
 """Identifier of the newest migration; stored in ``cagg_schema_version``."""
 
 metadata = MetaData()
+"""All tables; migrations are checked against it."""
+
 _id = BigInteger().with_variant(Integer, "sqlite")
 """A 64-bit identity that SQLite recognises as its row id."""
 

@@ -1,0 +1,72 @@
+"""Charges runs that died: the reservation is settled at what it used, and the ledger says that it is an estimate."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from cagg.budget import reservations
+from cagg.ledger.entry import append
+from cagg.ports import Transaction
+from cagg.quantities import Energy, Unit
+from cagg.records import EntryDraft, EntryKind, Reservation, Settlement
+from cagg.settings import Settings
+from cagg.settlements import reservation_identity, settlement_draft
+from cagg.windows import format_instant
+
+__all__ = ["book_expired"]
+
+
+def book_expired(
+    tx: Transaction, *, now: datetime, path: str | None, limit: int, settings: Settings
+) -> tuple[Settlement, ...]:
+    """Expire what is due and write the entries in the same transaction.
+
+    Args:
+        tx: open transaction.
+        now: the store's time.
+        path: only reservations that this budget path or one above pays for; None = all.
+        limit: at most so many.
+        settings: grace period and power usage effectiveness.
+    """
+    ended = reservations.expire(
+        tx, now=now, path=path, limit=limit, grace_seconds=settings.grace.total_seconds(), pue_ppm=settings.pue_ppm
+    )
+    for settlement in ended:
+        reservation = tx.reservation(settlement.request_key)
+        if reservation is None:
+            continue
+        lost = None
+        if reservation.started_at is not None:
+            lost = append(tx, _lost_draft(reservation, settlement)).entry_id
+        append(tx, settlement_draft(reservation, settlement, lost, ordinal=0))
+    return ended
+
+
+def _lost_draft(reservation: Reservation, settlement: Settlement) -> EntryDraft:
+    """Return the measurement of a run that died: last beat plus last power to the end of the lease, grade D."""
+    energy = Energy(millijoules=settlement.amounts.get(Unit.ENERGY, 0))
+    carbon = settlement.amounts.get(Unit.CARBON)
+    start = reservation.started_at or reservation.created_at
+    end = max(reservation.lease_until or start, start + timedelta(milliseconds=1))
+    planning = reservation.planning_intensity_milligrams_per_kwh
+    body: dict[str, Any] = {
+        "request": reservation_identity(reservation),
+        "outcome": "lost",
+        "start": format_instant(start),
+        "end": format_instant(end),
+        "energy_millijoules": str(energy.millijoules),
+        "low_millijoules": str(min(reservation.used_energy.millijoules, energy.millijoules)),
+        "high_millijoules": str(energy.millijoules),
+        "grade": "D",
+        "method": "last beat + last power x time to the end of the lease",
+        "slices": [],
+        "pue_ppm": None,
+        "carbon_micrograms": None,
+        "carbon_reason": "the run died before it was priced",
+        "charged_carbon_micrograms": None if carbon is None else str(carbon),
+        "planning_intensity_milligrams_per_kwh": None if planning is None else str(planning),
+        "budget_path": reservation.budget_path,
+        "part_of": None,
+    }
+    return EntryDraft(kind=EntryKind.MEASUREMENT, request_key=reservation.request_key, ordinal=0, body=body)

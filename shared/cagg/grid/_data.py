@@ -1,0 +1,74 @@
+"""Reads the data files that ship with cagg, each once per process and only when somebody asks."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+
+__all__ = ["CLIMATOLOGY_EDITION", "Climate", "Country", "climate", "countries"]
+
+CLIMATOLOGY_EDITION = "2022"
+"""The year that the climatology was computed from."""
+
+_FILES = files("cagg.grid") / "data"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Climate:
+    """A zone's past by month and hour of day (UTC), mg/kWh; index ``(month - 1) * 24 + hour``.
+
+    Attributes:
+        mean: mean of the hours of the year that fall into the cell.
+        p95: their 95th percentile.
+    """
+
+    mean: tuple[int, ...]
+    p95: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Country:
+    """A country's yearly average, mg/kWh."""
+
+    iso3: str
+    iso2: str
+    name: str
+    year: int
+    milligrams_per_kwh: int
+
+
+@lru_cache(maxsize=32)
+def climate(code: str) -> Climate:
+    """Return one zone's cells; raises KeyError for a zone that is not in the file."""
+    rows: dict[str, list[int]] = {"mean": [], "p95": []}
+    prefix = f"{code},"
+    for line in _text("climatology_2022.csv").splitlines():
+        if line.startswith(prefix):
+            _, statistic, _, *hours = line.split(",")
+            rows[statistic].extend(map(int, hours))
+    if not rows["mean"]:
+        raise KeyError(code)
+    return Climate(mean=tuple(rows["mean"]), p95=tuple(rows["p95"]))
+
+
+@lru_cache(maxsize=1)
+def countries() -> Mapping[str, Country]:
+    """Return all countries by ISO 3166-1 alpha-3 code."""
+    return {
+        row["iso3"]: Country(
+            iso3=row["iso3"],
+            iso2=row["iso2"],
+            name=row["country"],
+            year=int(row["year"]),
+            milligrams_per_kwh=int(row["milligrams_per_kwh"]),
+        )
+        for row in csv.DictReader(_text("yearly_owid.csv").splitlines())
+    }
+
+
+@lru_cache(maxsize=2)
+def _text(name: str) -> str:
+    return (_FILES / name).read_text(encoding="utf-8")

@@ -1,0 +1,157 @@
+"""``cagg maintain``: replay, expire, reconcile with the hosts, fetch forecasts, sign. One pass is safe to repeat."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.metadata import entry_points
+
+from cagg.budget import reservations
+from cagg.composition import Components
+from cagg.errors import CaggError, IntensityUnavailable, SigningRefused
+from cagg.expiring import book_expired
+from cagg.ledger.checkpoint import FileSigner, sign_checkpoint
+from cagg.ledger.entry import append
+from cagg.ledger.sequencer import sequence
+from cagg.ports import HostRuns, RunState
+from cagg.records import ReservationState
+from cagg.settlements import settlement_draft
+from cagg.spooling import replay_spool
+from cagg.windows import Window
+
+__all__ = ["MaintenanceReport", "load_hosts", "maintain"]
+
+logger = logging.getLogger("cagg")
+
+_FORECAST_REACH = timedelta(hours=48)
+_FORECAST_KEPT = timedelta(hours=48)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaintenanceReport:
+    """What one pass did.
+
+    Attributes:
+        replayed: records brought in from the spool.
+        sequenced: entries that got their place in the tree (inline on SQLite, hence 0 there).
+        expired: reservations that had ended and were charged, or released at zero.
+        reconciled: waiting reservations whose run the host no longer has.
+        forecasts: forecasts fetched.
+        signed_size: tree size of the checkpoint; None when nothing was signed.
+        problems: what went wrong, one sentence each.
+    """
+
+    replayed: int
+    sequenced: int
+    expired: int
+    reconciled: int
+    forecasts: int
+    signed_size: int | None
+    problems: tuple[str, ...]
+
+
+def load_hosts() -> Mapping[str, HostRuns]:
+    """Return the engines whose adapters are installed, by name; an adapter that cannot load is left out and logged."""
+    hosts: dict[str, HostRuns] = {}
+    for point in entry_points(group="cagg.hosts"):
+        try:
+            hosts[point.name] = point.load()()
+        except (ImportError, AttributeError) as error:
+            logger.info("cagg: host %s is not available: %s", point.name, error)
+    return hosts
+
+
+def maintain(components: Components, *, hosts: Mapping[str, HostRuns] | None = None) -> MaintenanceReport:
+    """Do one pass.
+
+    Args:
+        components: where to work.
+        hosts: engines to ask about waiting runs; None = those that are installed.
+
+    Raises:
+        StoreUnavailable: the store is down; nothing was changed.
+    """
+    problems: list[str] = []
+    spooled = replay_spool(components)
+    problems.extend(spooled.set_aside)
+    settings = components.settings
+    with components.store.transaction() as tx:
+        expired = len(book_expired(tx, now=tx.now(), path=None, limit=1_000, settings=settings))
+        sequenced = sequence(tx, 10_000)
+    reconciled = _reconcile(components, load_hosts() if hosts is None else hosts)
+    fetched = _fetch(components, problems)
+    return MaintenanceReport(
+        replayed=spooled.replayed,
+        sequenced=sequenced,
+        expired=expired,
+        reconciled=reconciled,
+        forecasts=fetched,
+        signed_size=_sign(components, problems),
+        problems=tuple(problems),
+    )
+
+
+def _reconcile(components: Components, hosts: Mapping[str, HostRuns]) -> int:
+    """Release waiting reservations whose run was deleted or ended by hand. The hosts are asked outside of a lock."""
+    with components.store.snapshot() as tx:
+        waiting = [item for item in tx.reservations(open_only=True) if item.state is ReservationState.WAITING]
+    over = [
+        item.request_key
+        for item in waiting
+        if (host := hosts.get(item.host)) is not None
+        and host.run_state(item.root_run_id) in (RunState.GONE, RunState.ENDED)
+    ]
+    released = 0
+    for key in over:
+        with components.store.transaction() as tx:
+            now_known = tx.reservation(key)
+            if now_known is None or now_known.state is not ReservationState.WAITING:
+                continue
+            settlement = reservations.release(tx, key)
+            append(tx, settlement_draft(now_known, settlement, None, ordinal=0))
+            released += 1
+    return released
+
+
+def _fetch(components: Components, problems: list[str]) -> int:
+    """Fill the shared forecast cache for the configured zone, so that workers without internet can plan."""
+    zone_name = components.settings.zone
+    if zone_name is None:
+        return 0
+    now = components.clock.now()
+    try:
+        with components.store.snapshot() as tx:
+            cached = [
+                row
+                for provider, zone in components.grid.cache_keys(zone_name)
+                for row in tx.forecasts(provider, zone, now - timedelta(hours=24))
+            ]
+        answer = components.grid.forecast(zone_name, Window(start=now, end=now + _FORECAST_REACH), cached)
+    except (IntensityUnavailable, CaggError) as error:
+        problems.append(str(error))
+        return 0
+    problems.extend(answer.steps if answer.fetched is None and answer.series is None else ())
+    with components.store.transaction() as tx:
+        if answer.fetched is not None:
+            tx.put_forecast(answer.fetched)
+        tx.drop_forecasts(now - _FORECAST_KEPT)
+    return 0 if answer.fetched is None else 1
+
+
+def _sign(components: Components, problems: list[str]) -> int | None:
+    """Sign a checkpoint with the key in ``home/keys``, made at the first pass."""
+    try:
+        with components.store.snapshot() as tx:
+            origin, size = tx.origin(), tx.tree_size()
+        if size == 0:
+            return None
+        signer = FileSigner.load_or_create(components.settings.home / "keys", origin)
+        with components.store.transaction() as tx:
+            return sign_checkpoint(tx, signer).size
+    except SigningRefused as error:
+        problems.append(str(error))
+        return None
+
+

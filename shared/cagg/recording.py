@@ -1,0 +1,396 @@
+"""Decides inside one transaction: sweep, assess, conclude, hold, record. And what happens without a store."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from cagg import evidence
+from cagg.budget import reservations
+from cagg.composition import Components
+from cagg.deciding import PLANNER_VERSION, Question, conclude, propose
+from cagg.errors import BudgetUnknown, StoreUnavailable
+from cagg.expiring import book_expired
+from cagg.ledger.entry import append, idempotency_key, request_body
+from cagg.ports import Transaction
+from cagg.quantities import PPM, CarbonIntensity, Energy, Unit, carbon_of
+from cagg.records import EntryDraft, EntryKind, Headroom, Reservation, ReservationState
+from cagg.request import Purpose, Request, RequestIdentity
+from cagg.settings import Mode, OnStoreDown
+from cagg.settlements import settlement_draft
+from cagg.situation import Situation
+from cagg.verdict import Admit, Decision, Defer, Deny, Reason, Review, Verdict
+from cagg.windows import format_instant, from_epoch_ms, to_epoch_ms, to_milliseconds
+
+__all__ = ["Recorder"]
+
+logger = logging.getLogger("cagg")
+
+_DEFAULT_MIN_DIFFERENCE_PPM = 50_000
+"""5 % of the run's carbon: below that a wait is not worth its nuisance (design default)."""
+
+
+class Recorder:
+    """Turns a situation into a recorded decision."""
+
+    def __init__(self, components: Components) -> None:
+        self._components = components
+
+    # ---- with the store ------------------------------------------------------------------------------------------
+
+    def decide(self, situation: Situation) -> Decision:
+        """Decide, hold and record in one transaction; without a store apply ``on_store_down``."""
+        if situation.store_down:
+            return self._without_store(situation, situation.store_down)
+        try:
+            with self._components.store.transaction() as tx:
+                return self._decide(tx, situation)
+        except StoreUnavailable as error:
+            return self._without_store(situation, str(error))
+
+    def _decide(self, tx: Transaction, situation: Situation) -> Decision:
+        own, situation = self._incarnation(tx, situation)
+        path = situation.request.options.budget if situation.outer_key is None else None
+        book_expired(tx, now=tx.now(), path=path, limit=20, settings=self._components.settings)
+        if situation.grid.fetched is not None:
+            tx.put_forecast(situation.grid.fetched)
+        question = self._question(situation, own, budget_known=_known(tx, path))
+        series = situation.grid.series
+        proposal = propose(question, series)
+        at_now: Sequence[Headroom] = ()
+        at_plan: Sequence[Headroom] = ()
+        if path is not None and question.budget_known:
+            at_now = self._assess(tx, situation, path, question.now_ms)
+            at_plan = at_now
+            if proposal.start_ms > question.now_ms:
+                at_plan = self._assess(tx, situation, path, proposal.start_ms)
+        verdict = conclude(question, proposal, at_plan, at_now)
+        forecast, blobs = evidence.forecast_body(situation.grid)
+        asks = own.asks if own is not None else 0
+        body = {
+            "request": request_body(situation.request),
+            "ask": asks,
+            "first_asked_at": format_instant(situation.first_asked_at),
+            "asked_at": format_instant(situation.now),
+            "planner": PLANNER_VERSION,
+            "policy": self._policy(),
+            "options": evidence.options_body(situation.request.options),
+            "estimate": evidence.estimate_body(situation.estimate),
+            "planning_intensity_milligrams_per_kwh": _text(situation.planning_intensity),
+            "planning_basis": situation.planning_basis,
+            "forecast": forecast,
+            "question": evidence.question_body(question),
+            "proposal": evidence.proposal_body(proposal),
+            "budgets": evidence.budgets_body(at_plan),
+            "budgets_now": evidence.budgets_body(at_now),
+            "verdict": evidence.verdict_body(verdict),
+            "outer_key": situation.outer_key,
+            "notes": _notes(situation),
+        }
+        entry = append(
+            tx,
+            EntryDraft(
+                kind=EntryKind.DECISION,
+                request_key=situation.request.identity.key,
+                ordinal=asks,
+                body=body,
+                blobs=blobs,
+            ),
+        )
+        epoch = None
+        if situation.outer_key is None:
+            epoch = self._hold(tx, situation, question, own, verdict, at_plan, at_now)
+        return Decision(
+            verdict=verdict,
+            request=situation.request,
+            decision_id=entry.entry_id,
+            asked_at=situation.now,
+            first_asked_at=situation.first_asked_at,
+            lease_epoch=epoch,
+            outer_key=situation.outer_key,
+        )
+
+    def _incarnation(self, tx: Transaction, situation: Situation) -> tuple[Reservation | None, Situation]:
+        """Find the reservation that this ask continues; an attempt that has ended gets a new incarnation."""
+        identity = situation.request.identity
+        while True:
+            own = tx.reservation(identity.key)
+            if own is None:
+                key = idempotency_key(EntryKind.DECISION, identity.key, 0)
+                if situation.outer_key is None or tx.entry_by_key(key) is None:
+                    break
+            elif own.state is ReservationState.WAITING or (
+                own.state is ReservationState.RUNNING and own.last_beat_at == own.started_at
+            ):
+                break
+            identity = replace(identity, incarnation=identity.incarnation + 1)
+        if identity is situation.request.identity:
+            return own, situation
+        return own, replace(situation, request=replace(situation.request, identity=identity))
+
+    def _question(self, situation: Situation, own: Reservation | None, *, budget_known: bool) -> Question:
+        settings, request, guess = self._components.settings, situation.request, situation.estimate
+        share = request.options.min_difference
+        return Question(
+            now_ms=to_epoch_ms(situation.now, up=True),
+            deadline_ms=None if situation.deadline is None else to_epoch_ms(situation.deadline),
+            expected_energy_millijoules=guess.expected_energy.millijoules,
+            upper_energy_millijoules=guess.upper_energy.millijoules,
+            expected_duration_ms=to_milliseconds(guess.expected_duration),
+            upper_duration_ms=to_milliseconds(guess.upper_duration),
+            wake_margin_ms=to_milliseconds(request.host.wake_margin) if request.host.wake_margin else 0,
+            shortest_wait_ms=to_milliseconds(request.host.shortest_wait) if request.host.shortest_wait else 0,
+            min_difference_ppm=_DEFAULT_MIN_DIFFERENCE_PPM if share is None else round(float(share) * PPM),
+            materiality_millijoules=settings.materiality.millijoules,
+            attempt=request.identity.attempt,
+            deferrals=0 if own is None else own.deferrals,
+            max_deferrals=settings.max_deferrals,
+            can_defer=request.host.can_defer,
+            inside_outer=situation.outer_key is not None,
+            zone_known=situation.zone_known,
+            mode=settings.mode,
+            purpose=request.options.resolved_purpose,
+            budget_known=budget_known,
+        )
+
+    def _assess(self, tx: Transaction, situation: Situation, path: str, at_ms: int) -> Sequence[Headroom]:
+        energy = situation.estimate.upper_energy
+        carbon = None
+        if situation.planning_intensity is not None:
+            planning = CarbonIntensity(milligrams_per_kwh=situation.planning_intensity)
+            carbon = carbon_of(energy, planning, pue_ppm=self._components.settings.pue_ppm or PPM).micrograms
+        return reservations.assess(
+            tx,
+            path=path,
+            amounts={Unit.CARBON: carbon, Unit.ENERGY: energy.millijoules},
+            energy=energy,
+            at=from_epoch_ms(at_ms),
+            ignoring=situation.request.identity.key,
+        )
+
+    def _hold(
+        self,
+        tx: Transaction,
+        situation: Situation,
+        question: Question,
+        own: Reservation | None,
+        verdict: Verdict,
+        at_plan: Sequence[Headroom],
+        at_now: Sequence[Headroom],
+    ) -> int | None:
+        """Place what the verdict calls for; returns the lease epoch of an admitted run."""
+        key = situation.request.identity.key
+        match verdict:
+            case Admit():
+                wanted, headrooms, deferred = ReservationState.RUNNING, at_now, 0
+                planned = situation.now
+            case Defer():
+                wanted, headrooms, deferred = ReservationState.WAITING, at_plan, 1
+                planned = verdict.until
+            case Review() | Deny():
+                if own is not None and own.state is ReservationState.WAITING:
+                    settlement = reservations.release(tx, key)
+                    append(tx, settlement_draft(own, settlement, None, ordinal=0))
+                return None
+        reservation = self._reservation(tx, situation, own, planned_ms=to_epoch_ms(planned), deferred=deferred)
+        over = frozenset(item.allotment.allotment_id for item in headrooms if not item.fits)
+        reservations.hold(tx, reservation, headrooms, allow_over=over)
+        if wanted is ReservationState.WAITING:
+            return None
+        power = question.expected_energy_millijoules * 1_000 // max(1, question.expected_duration_ms)
+        started = reservations.start(
+            tx,
+            key,
+            lease_seconds=self._components.settings.lease.total_seconds(),
+            expected_power_milliwatts=power,
+        )
+        return started.lease_epoch
+
+    def _reservation(
+        self, tx: Transaction, situation: Situation, own: Reservation | None, *, planned_ms: int, deferred: int
+    ) -> Reservation:
+        identity, now = situation.request.identity, tx.now()
+        planned = from_epoch_ms(planned_ms)
+        if own is not None:
+            return replace(
+                own,
+                asks=own.asks + 1,
+                deferrals=own.deferrals + deferred,
+                planned_start=planned,
+                upper_energy=situation.estimate.upper_energy,
+                updated_at=now,
+            )
+        return Reservation(
+            request_key=identity.key,
+            series_key=identity.series_key,
+            host=identity.host,
+            root_run_id=identity.root_run_id,
+            task_key=identity.task_key,
+            attempt=identity.attempt,
+            budget_path=situation.request.options.budget,
+            state=ReservationState.WAITING,
+            first_asked_at=situation.first_asked_at,
+            deadline=situation.deadline,
+            asks=1,
+            deferrals=deferred,
+            planning_intensity_milligrams_per_kwh=situation.planning_intensity,
+            planning_basis=situation.planning_basis,
+            planned_start=planned,
+            upper_energy=situation.estimate.upper_energy,
+            holds=(),
+            lease_until=None,
+            lease_epoch=0,
+            last_beat_at=None,
+            started_at=None,
+            used_energy=Energy.ZERO,
+            last_power_milliwatts=0,
+            encloses_run=situation.request.encloses_run,
+            created_at=now,
+            updated_at=now,
+        )
+
+    def _policy(self) -> Mapping[str, Any]:
+        settings = self._components.settings
+        return {
+            "mode": str(settings.mode),
+            "materiality_millijoules": str(settings.materiality.millijoules),
+            "max_deferrals": settings.max_deferrals,
+            "on_store_down": str(settings.on_store_down),
+            "pue_ppm": settings.pue_ppm,
+        }
+
+    # ---- small questions -----------------------------------------------------------------------------------------
+
+    def deferrals(self, identity: RequestIdentity) -> int:
+        """Deferrals of all attempts of a series; 0 when the store cannot say."""
+        try:
+            with self._components.store.snapshot() as tx:
+                return sum(item.deferrals for item in tx.reservations(series_key=identity.series_key))
+        except StoreUnavailable:
+            return 0
+
+    def release(self, identity: RequestIdentity) -> bool:
+        """Give back the waiting reservation of a request; False when there is none.
+
+        Raises:
+            StoreUnavailable: the store is down; ``maintain`` will release it later.
+        """
+        with self._components.store.transaction() as tx:
+            own = tx.reservation(identity.key)
+            if own is None or own.state is not ReservationState.WAITING:
+                return False
+            settlement = reservations.release(tx, identity.key)
+            append(tx, settlement_draft(own, settlement, None, ordinal=0))
+            return True
+
+    # ---- without the rules, without the store --------------------------------------------------------------------
+
+    def bypass(self, request: Request) -> Decision:
+        """Mode off: run, unmetered, journalled."""
+        now = self._components.clock.now()
+        verdict = Admit(reason=Reason.MODE_OFF, message="Runs now: the mode is off, nothing is asked or metered.")
+        body = {"request": request_body(request), "what": "mode off", "asked_at": format_instant(now)}
+        draft = EntryDraft(kind=EntryKind.OVERRIDE, request_key=request.identity.key, ordinal=0, body=body)
+        entry_id = None
+        try:
+            with self._components.store.transaction() as tx:
+                ordinal = 0
+                while tx.entry_by_key(idempotency_key(EntryKind.OVERRIDE, request.identity.key, ordinal)) is not None:
+                    ordinal += 1
+                entry_id = append(tx, replace(draft, ordinal=ordinal)).entry_id
+        except StoreUnavailable as error:
+            self._spool(draft, str(error))
+        return Decision(
+            verdict=verdict, request=request, decision_id=entry_id, asked_at=now, first_asked_at=now, metered=False
+        )
+
+    def _without_store(self, situation: Situation, why: str) -> Decision:
+        request = situation.request
+        verdict = self._verdict_without_store(request, why)
+        body = {
+            "request": request_body(request),
+            "ask": 0,
+            "asked_at": format_instant(situation.now),
+            "policy": self._policy(),
+            "options": evidence.options_body(request.options),
+            "store_down": why,
+            "verdict": evidence.verdict_body(verdict),
+        }
+        # the store may hold earlier asks of this request that cannot be read now, so this one counts by its instant
+        ordinal = to_epoch_ms(situation.now)
+        draft = EntryDraft(kind=EntryKind.DECISION, request_key=request.identity.key, ordinal=ordinal, body=body)
+        self._spool(draft, why)
+        return Decision(
+            verdict=verdict,
+            request=request,
+            decision_id=None,
+            asked_at=situation.now,
+            first_asked_at=situation.first_asked_at,
+            outer_key=situation.outer_key,
+        )
+
+    def _verdict_without_store(self, request: Request, why: str) -> Verdict:
+        settings, purpose = self._components.settings, request.options.resolved_purpose
+        runs = (
+            purpose is Purpose.MONITOR
+            or settings.mode is Mode.OBSERVE
+            or (purpose is Purpose.WORK and request.options.budget is None)
+            or (purpose is Purpose.WORK and settings.on_store_down is OnStoreDown.RUN)
+        )
+        if runs:
+            return Admit(
+                reason=Reason.STORE_DOWN,
+                message=f"Runs now, unshifted and without a hold: {why}",
+                unshifted=True,
+            )
+        rule = (
+            "a release fails closed"
+            if purpose is Purpose.RELEASE
+            else "on_store_down = \"deny\" applies to work that a budget pays"
+        )
+        return Deny(reason=Reason.STORE_DOWN, message=f"Not admitted because {rule}: {why}")
+
+    def _spool(self, draft: EntryDraft, why: str) -> None:
+        record = {
+            "kind": str(draft.kind),
+            "request_key": draft.request_key,
+            "ordinal": draft.ordinal,
+            "body": {**draft.body, "spooled_at": format_instant(self._components.clock.now())},
+            "settle": None,
+        }
+        try:
+            self._components.spool.put(record, order=to_epoch_ms(self._components.clock.now()) * 1_000)
+        except StoreUnavailable as error:
+            logger.error("cagg lost a record: %s", error)
+        else:
+            logger.warning("cagg: the store is down, the record waits in the spool: %s", why)
+
+
+def _known(tx: Transaction, path: str | None) -> bool:
+    if path is None:
+        return True
+    try:
+        reservations.require_path(tx, path)
+    except BudgetUnknown:
+        return False
+    return True
+
+
+def _notes(situation: Situation) -> list[str]:
+    options = situation.request.options
+    notes = []
+    if options.interruptible:
+        notes.append("interruptible: planned in one piece by this version")
+    if options.capacity == "reserved":
+        notes.append("capacity reserved: the idle share is not known yet, the whole energy was compared")
+    return notes
+
+
+def _text(number: int | None) -> str | None:
+    return None if number is None else str(number)
+
+
+_ = timedelta
