@@ -11,7 +11,6 @@ user's pip configuration (index, proxy, certificates) holds. Needs nothing beyon
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -118,5 +117,5 @@ def built_wheel(python: Path, state: str) -> Path:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1] not in ENVIRONMENTS:
-        sys.exit(f"usage: {os.path.basename(sys.argv[0])} {'|'.join(ENVIRONMENTS)}")
+        sys.exit(f"usage: {Path(sys.argv[0]).name} {'|'.join(ENVIRONMENTS)}")
     main(sys.argv[1])

@@ -208,23 +208,23 @@ def merge(rows: Sequence[Row], path: Path = RESULTS) -> list[dict[str, object]]:
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as text in columns."""
     head = ("benchmark", "metric", "value", "n", "peer", "peer value", "ratio", "target", "met")
-    lines = [head]
-    for row in rows:
-        lines.append(
-            (
-                row.benchmark,
-                row.metric,
-                f"{row.value:.4g} {row.unit}",
-                str(row.n),
-                row.peer or "",
-                "" if row.peer_value is None else f"{row.peer_value:.4g} {row.unit}",
-                "" if row.ratio is None else f"{row.ratio:.3g}",
-                row.target or "",
-                {True: "yes", False: "NO", None: ""}[row.met],
-            )
-        )
+    lines = [head, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.benchmark,
+        row.metric,
+        f"{row.value:.4g} {row.unit}",
+        str(row.n),
+        row.peer or "",
+        "" if row.peer_value is None else f"{row.peer_value:.4g} {row.unit}",
+        "" if row.ratio is None else f"{row.ratio:.3g}",
+        row.target or "",
+        {True: "yes", False: "NO", None: ""}[row.met],
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -249,7 +249,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     merge(_recorded)
     decided = [row for row in _recorded if row.met is not None]
     print(table(_recorded))
-    print(f"\n{sum(row.met is True for row in decided)} of {len(decided)} targets met; {len(_recorded)} rows in", RESULTS)
+    met = sum(row.met is True for row in decided)
+    print(f"\n{met} of {len(decided)} targets met; {len(_recorded)} rows in {RESULTS}")
     if broken:
         print(f"broken: {', '.join(broken)}")
     return 1 if broken else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import sys
 import threading
 import weakref
@@ -14,9 +15,10 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, FlowRunPolicy, State, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
-from prefect.exceptions import Pause
+from prefect.exceptions import MissingContextError, Pause
 from prefect.flows import Flow
 from prefect.futures import PrefectFuture
+from prefect.logging import get_run_logger
 from prefect.settings import get_current_settings
 from prefect.states import Completed, Scheduled
 from prefect.task_runners import TaskRunner
@@ -47,8 +49,11 @@ __all__ = [
     "as_uuid",
     "drawing",
     "has_pending_futures",
+    "gated_signature",
+    "run_logger",
     "scope_of",
     "sync_client",
+    "wrong_order",
 ]
 
 
@@ -68,6 +73,14 @@ def as_uuid(text: str) -> UUID | None:
         return UUID(text)
     except ValueError:
         return None
+
+
+def run_logger() -> logging.Logger | logging.LoggerAdapter[Any]:
+    """Return the logger whose lines Prefect shows beside the run; a plain one outside of any run."""
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return logging.getLogger("cagg.prefect")
 
 
 def drawing() -> bool:

@@ -43,9 +43,9 @@ def _canonical(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapp
         bound.apply_defaults()
     except (TypeError, ValueError):
         return None
-    if _count(bound.arguments, 0) > _MOST_VALUES:
-        return None
     try:
+        if _count(bound.arguments, 0) > _MOST_VALUES:
+            return None
         return json.dumps(bound.arguments, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         return None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from cagg_prefect.compat import FlowRun, FlowRunContext, SyncPrefectClient, as_uuid, scope_of, sync_client
+from cagg_prefect.compat import FlowRun, FlowRunContext, SyncPrefectClient, scope_of, sync_client
 from cagg_prefect.naming import AWAITING_GREEN_WINDOW
 
 __all__ = ["RootRun", "root_run"]
@@ -20,6 +20,8 @@ class RootRun:
         run_id: id of the outermost flow run that this process executes.
         chain: ids of the flow runs from the asking one up to the root.
         stand_ins: ids of the task runs that stand for the subflows of the chain in their parents.
+        call_key: Prefect's own key of the asking subflow's call in its parent, the same when the parent runs again;
+            empty for a root.
         deployed: True when it belongs to a deployment, so that a worker or a ``serve`` process continues it later;
             False for a script, which nothing would start again.
         attempt: 1 for the first try. Restarts after a deferral are not counted.
@@ -32,6 +34,7 @@ class RootRun:
     run_id: str
     chain: tuple[str, ...]
     stand_ins: frozenset[str]
+    call_key: str
     deployed: bool
     attempt: int
     deferrals: int
@@ -58,14 +61,15 @@ def _look_up(context: FlowRunContext, client: SyncPrefectClient) -> RootRun:
     run = context.flow_run
     if run is None:
         raise RuntimeError("a flow run context without a flow run")  # background tasks have no flow run context
-    chain, stand_ins = [str(run.id)], set[str]()
+    chain, stand_ins, call_key = [str(run.id)], set[str](), ""
     # A run with a deployment has a process of its own, whoever started it: it is the one that can be rescheduled.
     while run.deployment_id is None and run.parent_task_run_id is not None:
         stand_ins.add(str(run.parent_task_run_id))
-        parent = client.read_task_run(run.parent_task_run_id).flow_run_id
-        if parent is None:
+        stand_in = client.read_task_run(run.parent_task_run_id)
+        if stand_in.flow_run_id is None:
             break
-        run = client.read_flow_run(parent)
+        call_key = call_key or stand_in.dynamic_key
+        run = client.read_flow_run(stand_in.flow_run_id)
         chain.append(str(run.id))
     deferrals, first_scheduled = _history(run, client) if run.deployment_id is not None else (0, None)
     scheduled_start = (first_scheduled or run.expected_start_time) if run.auto_scheduled else None
@@ -78,6 +82,7 @@ def _look_up(context: FlowRunContext, client: SyncPrefectClient) -> RootRun:
         run_id=str(run.id),
         chain=tuple(chain),
         stand_ins=frozenset(stand_ins),
+        call_key=call_key,
         deployed=run.deployment_id is not None,
         attempt=max(1, run.run_count - deferrals),
         deferrals=deferrals,
@@ -104,5 +109,3 @@ def _time_zone(run: FlowRun, client: SyncPrefectClient) -> str | None:
     mine = [item for item in schedules if item.id == made_by] or (list(schedules) if len(schedules) == 1 else [])
     return getattr(mine[0].schedule, "timezone", None) if mine else None
 
-
-_ = as_uuid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -11,11 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cagg.clock import SystemClock
+from cagg.errors import InvalidInput
 from cagg.grid.chain import Chain, GridAnswer, accounting_providers
+from cagg.grid.codec import unpack
 from cagg.grid.providers import GridSettings, build_providers
 from cagg.grid.zones import default_providers, resolve_zone
 from cagg.intensity import IntensitySeries, Zone
 from cagg.ports import Clock, Store, StoredForecast
+from cagg.quantities import PPM, ceil_div
 from cagg.settings import Settings, load_settings
 from cagg.spool import Spool
 from cagg.store.engine import open_store
@@ -24,7 +28,9 @@ from cagg.windows import Window
 if TYPE_CHECKING:
     from cagg.energy.meter import Meter
 
-__all__ = ["Components", "Grid", "compose"]
+__all__ = ["Components", "Grid", "code_version", "compose"]
+
+logger = logging.getLogger("cagg")
 
 
 class Grid:
@@ -39,10 +45,14 @@ class Grid:
         if zone_name not in self._chains:
             settings = self._settings
             named = settings.steering
-            zone = resolve_zone(zone_name, named or default_providers(zone_name, has_trace=settings.trace_file is not None))
+            zone = resolve_zone(
+                zone_name, named or default_providers(zone_name, has_trace=settings.trace_file is not None)
+            )
             names = named or default_providers(str(zone), has_trace=settings.trace_file is not None)
             wanted = tuple(dict.fromkeys((*names, *(settings.accounting or ()))))
-            built = {provider.name: provider for provider in build_providers(wanted, self._grid_settings(), self._clock)}
+            built = {
+                provider.name: provider for provider in build_providers(wanted, self._grid_settings(), self._clock)
+            }
             chain = Chain(providers=[built[name] for name in names], clock=self._clock)
             accounting = accounting_providers(
                 [built[name] for name in (settings.accounting or names)], declared=settings.accounting is not None
@@ -84,22 +94,31 @@ class Grid:
         )
 
     def decode(self, cached: Sequence[StoredForecast]) -> list[IntensitySeries]:
-        """Decode cached series."""
-        from cagg.grid.series import decode_series
-
-        return [decode_series(row.data) for row in cached]
+        """Decode cached series; damaged rows are left out."""
+        series = []
+        for row in cached:
+            try:
+                series.append(unpack(row))
+            except InvalidInput as error:
+                logger.warning("cagg: %s", error)
+        return series
 
     def accounting_names(self, zone_name: str) -> tuple[str, ...]:
         """Names of the providers that may price readings."""
         return self._chain(zone_name)[2]
 
     def planning(self, zone_name: str, window: Window, series: IntensitySeries | None) -> tuple[int | None, str]:
-        """Return the price of holds in mg/kWh and where it comes from; (None, reason) when unknown."""
-        if self._settings.planning_intensity is not None:
-            return self._settings.planning_intensity.milligrams_per_kwh, "declared"
-        zone, chain, _ = self._chain(zone_name)
-        intensity, basis = chain.planning_intensity(zone, window, series)
-        return (None if intensity is None else intensity.milligrams_per_kwh), basis
+        """Return the price of holds in mg/kWh, PUE included, and where it comes from; (None, reason) when unknown."""
+        intensity, basis = self._settings.planning_intensity, "declared"
+        if intensity is None:
+            zone, chain, _ = self._chain(zone_name)
+            intensity, basis = chain.planning_intensity(zone, window, series)
+        if intensity is None:
+            return None, basis
+        pue_ppm = self._settings.pue_ppm
+        if pue_ppm is None:
+            return intensity.milligrams_per_kwh, basis
+        return ceil_div(intensity.milligrams_per_kwh * pue_ppm, PPM), f"{basis} x PUE {pue_ppm / PPM:g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

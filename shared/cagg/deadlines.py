@@ -53,6 +53,6 @@ def resolve_deadline(
     if time_zone is None:
         raise ConfigurationError(
             f"finish_by {options.finish_by!r} needs a time zone; set timezone in cagg.toml "
-            "(for example timezone = \"Europe/London\") or CAGG_TIMEZONE."
+            '(for example timezone = "Europe/London") or CAGG_TIMEZONE.'
         )
     return next_time_of_day(time_of_day, reference, time_zone)

@@ -243,13 +243,13 @@ def conclude(
 def _refusals(question: Question, headrooms: Sequence[Headroom]) -> tuple[Headroom, ...]:
     if question.purpose is Purpose.MONITOR:
         return ()
-    return tuple(
-        item for item in headrooms if item.allotment.budget.mode is BudgetMode.ENFORCE and not item.fits
-    )
+    return tuple(item for item in headrooms if item.allotment.budget.mode is BudgetMode.ENFORCE and not item.fits)
 
 
 def _over(headrooms: Sequence[Headroom]) -> tuple[str, ...]:
-    return tuple(sorted({item.allotment.budget.path for item in headrooms if not item.fits}))
+    return tuple(
+        sorted({item.allotment.budget.path for item in headrooms if item.amount is not None and not item.fits})
+    )
 
 
 def _defer(question: Question, proposal: Proposal, headrooms: Sequence[Headroom]) -> Defer:
@@ -296,15 +296,17 @@ def _deny(refused: Sequence[Headroom]) -> Deny:
                 f"or `cagg budget set {path} … --unknown-intensity '500 g/kWh'`."
             ),
         )
-    tightest = min(refused, key=lambda item: (item.allotment.available - (item.amount or 0), item.allotment.budget.path))
+    tightest = min(
+        refused, key=lambda item: (item.allotment.available - (item.amount or 0), item.allotment.budget.path)
+    )
     allotment = tightest.allotment
     unit = allotment.budget.unit
     return Deny(
         reason=Reason.BUDGET_EXCEEDED,
         message=(
-            f"Budget {allotment.budget.path} has {_amount(unit, max(0, allotment.available))} of {unit} left until "
+            f"Budget {path} has {_amount(unit, max(0, allotment.available))} of {unit} left until "
             f"{allotment.window.end:%Y-%m-%d %H:%M}Z and the run may need {_amount(unit, tightest.amount or 0)}; "
-            f"raise the limit with `cagg budget set {allotment.budget.path} …` or wait for the next {allotment.budget.period}."
+            f"raise the limit with `cagg budget set {path} …` or wait for the next {period}."
         ),
     )
 
@@ -349,4 +351,3 @@ def _admit(question: Question, proposal: Proposal, headrooms: Sequence[Headroom]
         over_limit=_over(headrooms),
         unshifted=unshifted,
     )
-

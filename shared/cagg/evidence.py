@@ -15,7 +15,7 @@ from cagg.budget.estimates import Estimate
 from cagg.deciding import PLANNER_VERSION, Proposal, Question, conclude, propose
 from cagg.errors import InvalidInput, LedgerDamaged
 from cagg.grid.chain import GridAnswer
-from cagg.grid.series import decode_series, encode_series, series_digest
+from cagg.grid.codec import decode_series, encode_series, series_digest
 from cagg.intensity import IntensitySeries
 from cagg.provenance import Convention
 from cagg.quantities import Energy, Power, Unit
@@ -100,6 +100,9 @@ def budgets_body(headrooms: Sequence[Headroom]) -> list[dict[str, Any]]:
                 "spent": str(allotment.spent),
                 "overrun": str(allotment.overrun),
                 "amount": None if item.amount is None else str(item.amount),
+                "assumed_intensity_milligrams_per_kwh": None
+                if item.assumed_intensity_milligrams_per_kwh is None
+                else str(item.assumed_intensity_milligrams_per_kwh),
             }
         )
     return rows

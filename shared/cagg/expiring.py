@@ -6,20 +6,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cagg.budget import reservations
-from cagg.ledger.entry import append
 from cagg.ports import Transaction
 from cagg.quantities import Energy, Unit
 from cagg.records import EntryDraft, EntryKind, Reservation, Settlement
-from cagg.settings import Settings
-from cagg.settlements import reservation_identity, settlement_draft
+from cagg.settlements import append_next, record_settlement, reservation_identity
 from cagg.windows import format_instant
 
 __all__ = ["book_expired"]
 
 
-def book_expired(
-    tx: Transaction, *, now: datetime, path: str | None, limit: int, settings: Settings
-) -> tuple[Settlement, ...]:
+def book_expired(tx: Transaction, *, now: datetime, path: str | None, limit: int) -> tuple[Settlement, ...]:
     """Expire what is due and write the entries in the same transaction.
 
     Args:
@@ -27,19 +23,16 @@ def book_expired(
         now: the store's time.
         path: only reservations that this budget path or one above pays for; None = all.
         limit: at most so many.
-        settings: grace period and power usage effectiveness.
     """
-    ended = reservations.expire(
-        tx, now=now, path=path, limit=limit, grace_seconds=settings.grace.total_seconds(), pue_ppm=settings.pue_ppm
-    )
+    ended = reservations.expire(tx, now=now, path=path, limit=limit)
     for settlement in ended:
         reservation = tx.reservation(settlement.request_key)
         if reservation is None:
             continue
         lost = None
         if reservation.started_at is not None:
-            lost = append(tx, _lost_draft(reservation, settlement)).entry_id
-        append(tx, settlement_draft(reservation, settlement, lost, ordinal=0))
+            lost = append_next(tx, _lost_draft(reservation, settlement)).entry_id
+        record_settlement(tx, reservation, settlement, lost)
     return ended
 
 
@@ -56,8 +49,9 @@ def _lost_draft(reservation: Reservation, settlement: Settlement) -> EntryDraft:
         "start": format_instant(start),
         "end": format_instant(end),
         "energy_millijoules": str(energy.millijoules),
-        "low_millijoules": str(min(reservation.used_energy.millijoules, energy.millijoules)),
-        "high_millijoules": str(energy.millijoules),
+        "energy_low_millijoules": "0",
+        "energy_high_millijoules": str(max(energy.millijoules, reservation.upper_energy.millijoules)),
+        "energy_reason": "the run died; this is what its lease was charged",
         "grade": "D",
         "method": "last beat + last power x time to the end of the lease",
         "slices": [],

@@ -18,12 +18,13 @@ from typing import Any, Self
 
 from cagg.composition import PROCESS_RUN_ID, Components, code_version, compose
 from cagg.errors import CaggError, InvalidInput, NotAdmitted
-from cagg.recording import Recorder, Situation
+from cagg.outage import Outage
+from cagg.recording import Recorder
 from cagg.records import ReservationState
 from cagg.request import GateOptions, HostProfile, Request, RequestIdentity
 from cagg.running import GatedRun, RunSummary, enclosing_run
 from cagg.settings import Mode, Settings
-from cagg.situation import survey
+from cagg.situation import Situation, survey
 from cagg.spooling import replay_spool
 from cagg.verdict import Admit, Decision, Defer, Reason
 from cagg.windows import format_duration
@@ -80,7 +81,7 @@ class Gate:
         settings = self.components.settings
         request = self._complete(request)
         if settings.mode is Mode.OFF:
-            return self._recorder.bypass(request)
+            return Outage(self.components).bypass(request)
         self._replay_once()
         situation = survey(self.components, request, enclosing_run())
         decision = self._recorder.decide(situation)

@@ -13,11 +13,10 @@ from cagg.composition import Components
 from cagg.errors import CaggError, IntensityUnavailable, SigningRefused
 from cagg.expiring import book_expired
 from cagg.ledger.checkpoint import FileSigner, sign_checkpoint
-from cagg.ledger.entry import append
 from cagg.ledger.sequencer import sequence
 from cagg.ports import HostRuns, RunState
 from cagg.records import ReservationState
-from cagg.settlements import settlement_draft
+from cagg.settlements import record_settlement
 from cagg.spooling import replay_spool
 from cagg.windows import Window
 
@@ -76,9 +75,8 @@ def maintain(components: Components, *, hosts: Mapping[str, HostRuns] | None = N
     problems: list[str] = []
     spooled = replay_spool(components)
     problems.extend(spooled.set_aside)
-    settings = components.settings
     with components.store.transaction() as tx:
-        expired = len(book_expired(tx, now=tx.now(), path=None, limit=1_000, settings=settings))
+        expired = len(book_expired(tx, now=tx.now(), path=None, limit=1_000))
         sequenced = sequence(tx, 10_000)
     reconciled = _reconcile(components, load_hosts() if hosts is None else hosts)
     fetched = _fetch(components, problems)
@@ -109,8 +107,7 @@ def _reconcile(components: Components, hosts: Mapping[str, HostRuns]) -> int:
             now_known = tx.reservation(key)
             if now_known is None or now_known.state is not ReservationState.WAITING:
                 continue
-            settlement = reservations.release(tx, key)
-            append(tx, settlement_draft(now_known, settlement, None, ordinal=0))
+            record_settlement(tx, now_known, reservations.release(tx, key), None)
             released += 1
     return released
 
@@ -153,5 +150,3 @@ def _sign(components: Components, problems: list[str]) -> int | None:
     except SigningRefused as error:
         problems.append(str(error))
         return None
-
-

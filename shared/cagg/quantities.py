@@ -34,7 +34,9 @@ PPM = 1_000_000
 """One, in parts per million: the scale of power usage effectiveness and of shares."""
 
 _INT64_MAX = 2**63 - 1
-_AMOUNT = re.compile(r"^\s*(?P<number>[+-]?(?:\d[\d_]*)?(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*(?P<unit>[^\d\s].*?)\s*$")
+_AMOUNT = re.compile(
+    r"^\s*(?P<number>[+-]?(?:[0-9][0-9_]*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*(?P<unit>[^\W\d_].*?)\s*$"
+)
 
 
 class Unit(StrEnum):

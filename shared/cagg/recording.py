@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
-from typing import Any
 
 from cagg import evidence
 from cagg.budget import reservations
@@ -14,13 +12,14 @@ from cagg.composition import Components
 from cagg.deciding import PLANNER_VERSION, Question, conclude, propose
 from cagg.errors import BudgetUnknown, StoreUnavailable
 from cagg.expiring import book_expired
-from cagg.ledger.entry import append, idempotency_key, request_body
+from cagg.ledger.bodies import request_body
+from cagg.ledger.entry import append, idempotency_key, read_body
+from cagg.outage import Outage, policy_body
 from cagg.ports import Transaction
 from cagg.quantities import PPM, CarbonIntensity, Energy, Unit, carbon_of
 from cagg.records import EntryDraft, EntryKind, Headroom, Reservation, ReservationState
-from cagg.request import Purpose, Request, RequestIdentity
-from cagg.settings import Mode, OnStoreDown
-from cagg.settlements import settlement_draft
+from cagg.request import RequestIdentity
+from cagg.settlements import record_settlement
 from cagg.situation import Situation
 from cagg.verdict import Admit, Decision, Defer, Deny, Reason, Review, Verdict
 from cagg.windows import format_instant, from_epoch_ms, to_epoch_ms, to_milliseconds
@@ -38,23 +37,28 @@ class Recorder:
 
     def __init__(self, components: Components) -> None:
         self._components = components
+        self._outage = Outage(components)
 
     # ---- with the store ------------------------------------------------------------------------------------------
 
     def decide(self, situation: Situation) -> Decision:
         """Decide, hold and record in one transaction; without a store apply ``on_store_down``."""
         if situation.store_down:
-            return self._without_store(situation, situation.store_down)
+            return self._outage.decide(situation, situation.store_down)
         try:
             with self._components.store.transaction() as tx:
                 return self._decide(tx, situation)
         except StoreUnavailable as error:
-            return self._without_store(situation, str(error))
+            return self._outage.decide(situation, str(error))
 
     def _decide(self, tx: Transaction, situation: Situation) -> Decision:
         own, situation = self._incarnation(tx, situation)
+        if own is not None and own.state is ReservationState.RUNNING:
+            repeated = self._repeated(tx, situation, own)
+            if repeated is not None:
+                return repeated
         path = situation.request.options.budget if situation.outer_key is None else None
-        book_expired(tx, now=tx.now(), path=path, limit=20, settings=self._components.settings)
+        book_expired(tx, now=tx.now(), path=path, limit=20)
         if situation.grid.fetched is not None:
             tx.put_forecast(situation.grid.fetched)
         question = self._question(situation, own, budget_known=_known(tx, path))
@@ -76,7 +80,7 @@ class Recorder:
             "first_asked_at": format_instant(situation.first_asked_at),
             "asked_at": format_instant(situation.now),
             "planner": PLANNER_VERSION,
-            "policy": self._policy(),
+            "policy": policy_body(self._components.settings),
             "options": evidence.options_body(situation.request.options),
             "estimate": evidence.estimate_body(situation.estimate),
             "planning_intensity_milligrams_per_kwh": _text(situation.planning_intensity),
@@ -114,22 +118,44 @@ class Recorder:
         )
 
     def _incarnation(self, tx: Transaction, situation: Situation) -> tuple[Reservation | None, Situation]:
-        """Find the reservation that this ask continues; an attempt that has ended gets a new incarnation."""
+        """Find the reservation that this ask continues; an attempt that ran and ended gets a new incarnation."""
         identity = situation.request.identity
         while True:
             own = tx.reservation(identity.key)
             if own is None:
-                key = idempotency_key(EntryKind.DECISION, identity.key, 0)
-                if situation.outer_key is None or tx.entry_by_key(key) is None:
+                taken = tx.entry_by_key(idempotency_key(EntryKind.DECISION, identity.key, 0)) is not None
+                if not (situation.outer_key is not None and taken):
                     break
-            elif own.state is ReservationState.WAITING or (
-                own.state is ReservationState.RUNNING and own.last_beat_at == own.started_at
-            ):
+            elif own.state is ReservationState.WAITING or _fresh(own):
+                break
+            elif own.lease_epoch == 0:
+                own = reservations.reopen(tx, own.request_key)  # ended at zero before it started, and woken after all
                 break
             identity = replace(identity, incarnation=identity.incarnation + 1)
         if identity is situation.request.identity:
             return own, situation
         return own, replace(situation, request=replace(situation.request, identity=identity))
+
+    def _repeated(self, tx: Transaction, situation: Situation, own: Reservation) -> Decision | None:
+        """Return the admission that is recorded already, for the same ask heard twice; None when there is none."""
+        entry = tx.entry_by_key(idempotency_key(EntryKind.DECISION, own.request_key, own.asks - 1))
+        if entry is None:
+            return None
+        stored = read_body(tx, entry)["verdict"]
+        verdict = Admit(
+            reason=Reason(stored["reason"]),
+            message=stored["message"],
+            over_limit=tuple(stored["over_limit"]),
+            unshifted=stored["unshifted"],
+        )
+        return Decision(
+            verdict=verdict,
+            request=situation.request,
+            decision_id=entry.entry_id,
+            asked_at=situation.now,
+            first_asked_at=own.first_asked_at,
+            lease_epoch=own.lease_epoch,
+        )
 
     def _question(self, situation: Situation, own: Reservation | None, *, budget_known: bool) -> Question:
         settings, request, guess = self._components.settings, situation.request, situation.estimate
@@ -161,7 +187,7 @@ class Recorder:
         carbon = None
         if situation.planning_intensity is not None:
             planning = CarbonIntensity(milligrams_per_kwh=situation.planning_intensity)
-            carbon = carbon_of(energy, planning, pue_ppm=self._components.settings.pue_ppm or PPM).micrograms
+            carbon = carbon_of(energy, planning).micrograms
         return reservations.assess(
             tx,
             path=path,
@@ -192,8 +218,7 @@ class Recorder:
                 planned = verdict.until
             case Review() | Deny():
                 if own is not None and own.state is ReservationState.WAITING:
-                    settlement = reservations.release(tx, key)
-                    append(tx, settlement_draft(own, settlement, None, ordinal=0))
+                    record_settlement(tx, own, reservations.release(tx, key), None)
                 return None
         reservation = self._reservation(tx, situation, own, planned_ms=to_epoch_ms(planned), deferred=deferred)
         over = frozenset(item.allotment.allotment_id for item in headrooms if not item.fits)
@@ -204,7 +229,7 @@ class Recorder:
         started = reservations.start(
             tx,
             key,
-            lease_seconds=self._components.settings.lease.total_seconds(),
+            lease_seconds=int(self._components.settings.lease.total_seconds()),
             expected_power_milliwatts=power,
         )
         return started.lease_epoch
@@ -252,16 +277,6 @@ class Recorder:
             updated_at=now,
         )
 
-    def _policy(self) -> Mapping[str, Any]:
-        settings = self._components.settings
-        return {
-            "mode": str(settings.mode),
-            "materiality_millijoules": str(settings.materiality.millijoules),
-            "max_deferrals": settings.max_deferrals,
-            "on_store_down": str(settings.on_store_down),
-            "pue_ppm": settings.pue_ppm,
-        }
-
     # ---- small questions -----------------------------------------------------------------------------------------
 
     def deferrals(self, identity: RequestIdentity) -> int:
@@ -282,91 +297,8 @@ class Recorder:
             own = tx.reservation(identity.key)
             if own is None or own.state is not ReservationState.WAITING:
                 return False
-            settlement = reservations.release(tx, identity.key)
-            append(tx, settlement_draft(own, settlement, None, ordinal=0))
+            record_settlement(tx, own, reservations.release(tx, identity.key), None)
             return True
-
-    # ---- without the rules, without the store --------------------------------------------------------------------
-
-    def bypass(self, request: Request) -> Decision:
-        """Mode off: run, unmetered, journalled."""
-        now = self._components.clock.now()
-        verdict = Admit(reason=Reason.MODE_OFF, message="Runs now: the mode is off, nothing is asked or metered.")
-        body = {"request": request_body(request), "what": "mode off", "asked_at": format_instant(now)}
-        draft = EntryDraft(kind=EntryKind.OVERRIDE, request_key=request.identity.key, ordinal=0, body=body)
-        entry_id = None
-        try:
-            with self._components.store.transaction() as tx:
-                ordinal = 0
-                while tx.entry_by_key(idempotency_key(EntryKind.OVERRIDE, request.identity.key, ordinal)) is not None:
-                    ordinal += 1
-                entry_id = append(tx, replace(draft, ordinal=ordinal)).entry_id
-        except StoreUnavailable as error:
-            self._spool(draft, str(error))
-        return Decision(
-            verdict=verdict, request=request, decision_id=entry_id, asked_at=now, first_asked_at=now, metered=False
-        )
-
-    def _without_store(self, situation: Situation, why: str) -> Decision:
-        request = situation.request
-        verdict = self._verdict_without_store(request, why)
-        body = {
-            "request": request_body(request),
-            "ask": 0,
-            "asked_at": format_instant(situation.now),
-            "policy": self._policy(),
-            "options": evidence.options_body(request.options),
-            "store_down": why,
-            "verdict": evidence.verdict_body(verdict),
-        }
-        # the store may hold earlier asks of this request that cannot be read now, so this one counts by its instant
-        ordinal = to_epoch_ms(situation.now)
-        draft = EntryDraft(kind=EntryKind.DECISION, request_key=request.identity.key, ordinal=ordinal, body=body)
-        self._spool(draft, why)
-        return Decision(
-            verdict=verdict,
-            request=request,
-            decision_id=None,
-            asked_at=situation.now,
-            first_asked_at=situation.first_asked_at,
-            outer_key=situation.outer_key,
-        )
-
-    def _verdict_without_store(self, request: Request, why: str) -> Verdict:
-        settings, purpose = self._components.settings, request.options.resolved_purpose
-        runs = (
-            purpose is Purpose.MONITOR
-            or settings.mode is Mode.OBSERVE
-            or (purpose is Purpose.WORK and request.options.budget is None)
-            or (purpose is Purpose.WORK and settings.on_store_down is OnStoreDown.RUN)
-        )
-        if runs:
-            return Admit(
-                reason=Reason.STORE_DOWN,
-                message=f"Runs now, unshifted and without a hold: {why}",
-                unshifted=True,
-            )
-        rule = (
-            "a release fails closed"
-            if purpose is Purpose.RELEASE
-            else "on_store_down = \"deny\" applies to work that a budget pays"
-        )
-        return Deny(reason=Reason.STORE_DOWN, message=f"Not admitted because {rule}: {why}")
-
-    def _spool(self, draft: EntryDraft, why: str) -> None:
-        record = {
-            "kind": str(draft.kind),
-            "request_key": draft.request_key,
-            "ordinal": draft.ordinal,
-            "body": {**draft.body, "spooled_at": format_instant(self._components.clock.now())},
-            "settle": None,
-        }
-        try:
-            self._components.spool.put(record, order=to_epoch_ms(self._components.clock.now()) * 1_000)
-        except StoreUnavailable as error:
-            logger.error("cagg lost a record: %s", error)
-        else:
-            logger.warning("cagg: the store is down, the record waits in the spool: %s", why)
 
 
 def _known(tx: Transaction, path: str | None) -> bool:
@@ -377,6 +309,11 @@ def _known(tx: Transaction, path: str | None) -> bool:
     except BudgetUnknown:
         return False
     return True
+
+
+def _fresh(own: Reservation) -> bool:
+    """True for an admitted run that has not beaten yet: the same ask heard twice, not a second run."""
+    return own.state is ReservationState.RUNNING and own.last_beat_at == own.started_at
 
 
 def _notes(situation: Situation) -> list[str]:
@@ -391,6 +328,3 @@ def _notes(situation: Situation) -> list[str]:
 
 def _text(number: int | None) -> str | None:
     return None if number is None else str(number)
-
-
-_ = timedelta

@@ -163,15 +163,7 @@ class GateOptions:
             put("power", Power.parse(_text(self.power, "power", "250 W")))
         if self.energy is not None and self.power is not None:
             raise InvalidInput("energy and power are both given; keep one of them.")
-        if self.finish_by is not None and self.max_wait is not None:
-            raise InvalidInput("finish_by and max_wait are both given; keep one of them.")
-        if self.finish_by is not None:
-            if not isinstance(self.finish_by, str | datetime):
-                raise InvalidInput(
-                    f"finish_by must be a time of day or an instant with an offset, got {self.finish_by!r}."
-                )
-            if not (isinstance(self.finish_by, str) and parse_time_of_day(self.finish_by) is not None):
-                put("finish_by", parse_instant(self.finish_by, "finish_by"))
+        self._convert_deadline()
         if isinstance(self.resume_cost, str):
             try:
                 put("resume_cost", Energy.parse(self.resume_cost))
@@ -186,6 +178,17 @@ class GateOptions:
         put("on_deny", _choice(OnDeny, self.on_deny, "on_deny"))
         if self.min_difference is not None:
             put("min_difference", _share(self.min_difference))
+
+    def _convert_deadline(self) -> None:
+        if self.finish_by is not None and self.max_wait is not None:
+            raise InvalidInput("finish_by and max_wait are both given; keep one of them.")
+        if self.finish_by is not None:
+            if not isinstance(self.finish_by, str | datetime):
+                raise InvalidInput(
+                    f"finish_by must be a time of day or an instant with an offset, got {self.finish_by!r}."
+                )
+            if not (isinstance(self.finish_by, str) and parse_time_of_day(self.finish_by) is not None):
+                object.__setattr__(self, "finish_by", parse_instant(self.finish_by, "finish_by"))
 
     def over(self, weaker: GateOptions) -> GateOptions:
         """Return these options with everything that is not said here taken from the weaker ones.

@@ -15,11 +15,11 @@ from cagg.budget import reservations
 from cagg.composition import Components
 from cagg.errors import IdempotencyConflict, LedgerDamaged, ReservationConflict, StoreUnavailable
 from cagg.intensity import IntensitySeries
-from cagg.ledger.entry import append, measurement_body, request_body
+from cagg.ledger.bodies import measurement_body, request_body
 from cagg.pricing import Priced, price
 from cagg.quantities import CarbonMass, Unit
 from cagg.records import EntryDraft, EntryKind, Reading, Settlement
-from cagg.settlements import amounts_of, carbon_if_moved, settlement_draft
+from cagg.settlements import amounts_of, append_next, carbon_if_moved, record_settlement
 from cagg.verdict import Decision
 from cagg.windows import format_instant
 
@@ -80,7 +80,9 @@ class GatedRun:
         summary: what it came to; None until the block has ended, and with metering off.
     """
 
-    def __init__(self, components: Components, decision: Decision, series: Sequence[IntensitySeries], zone: str | None) -> None:
+    def __init__(
+        self, components: Components, decision: Decision, series: Sequence[IntensitySeries], zone: str | None
+    ) -> None:
         self.decision = decision
         self.summary: RunSummary | None = None
         self._components = components
@@ -95,6 +97,10 @@ class GatedRun:
     def key(self) -> str:
         """Request key of the reservation that pays."""
         return self.decision.outer_key or self.decision.request.identity.key
+
+    @property
+    def _name(self) -> str:
+        return self.decision.request.identity.task_key
 
     @property
     def reading(self) -> Reading | None:
@@ -148,13 +154,15 @@ class GatedRun:
                     self.decision.lease_epoch,
                     used_energy=progress.energy,
                     power_milliwatts=progress.power_milliwatts,
-                    lease_seconds=settings.lease.total_seconds(),
+                    lease_seconds=int(settings.lease.total_seconds()),
                 )
         except StoreUnavailable as problem:
-            logger.warning("cagg could not extend the lease of %s: %s", self.decision.request.identity.task_key, problem)
+            logger.warning(
+                "cagg could not extend the lease of %s: %s", self.decision.request.identity.task_key, problem
+            )
         except ReservationConflict as problem:
             self._fenced = str(problem)
-            logger.warning("cagg: the reservation of %s is gone: %s", self.decision.request.identity.task_key, problem)
+            logger.warning("cagg: the reservation of %s is gone: %s", self._name, problem)
 
     # ---- settlement ----------------------------------------------------------------------------------------------
 
@@ -194,20 +202,18 @@ class GatedRun:
         charged: Mapping[Unit, int] = {}
         notes: list[str] = []
         if reservation is not None and decision.lease_epoch is not None:
-            charged = amounts_of(
-                reservation, energy=reading.energy, carbon=priced.carbon, pue_ppm=self._components.settings.pue_ppm
-            )
+            amounts = amounts_of(energy=reading.energy, carbon=priced.carbon)
             try:
-                settlement = reservations.settle(tx, key, decision.lease_epoch, charged)
+                settlement = reservations.settle(tx, key, decision.lease_epoch, amounts)
+                charged = settlement.amounts
             except ReservationConflict as problem:
                 notes.append(str(problem))
-                charged = {}
         late = settlement is not None and settlement.late
         draft = self._draft(reading, priced, outcome, late=late)
-        entry = append(tx, draft)
+        entry = append_next(tx, draft)
         settled = None
         if settlement is not None and reservation is not None:
-            settled = append(tx, settlement_draft(reservation, settlement, entry.entry_id, ordinal=1 if late else 0))
+            settled = record_settlement(tx, reservation, settlement, entry.entry_id)
         return RunSummary(
             reading=reading,
             carbon=priced.carbon,

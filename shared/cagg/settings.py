@@ -157,7 +157,6 @@ class Settings:
         max_deferrals: how often one request may be deferred.
         lease: how long a running reservation lives without a beat.
         beat: how often a run reports.
-        grace: how long a waiting reservation lives past its deadline.
         default_duration, default_power: what an unknown task is taken for (cold start).
         on_store_down: what work under a budget does then.
         meter_sources: energy sources, ``auto`` or names; idle_policy and cross_check: see the meter.
@@ -190,7 +189,6 @@ class Settings:
     on_store_down: OnStoreDown = _item("policy.on_store_down", _choice(OnStoreDown), OnStoreDown.DENY)
     lease: timedelta = _item("reservation.lease", _duration, timedelta(minutes=5))
     beat: timedelta = _item("reservation.beat", _duration, timedelta(seconds=60))
-    grace: timedelta = _item("reservation.grace", _duration, timedelta(minutes=15))
     defaults: GateOptions = field(default_factory=GateOptions)
     origins: Mapping[str, str] = field(default_factory=dict)
 

@@ -3,45 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from cagg.errors import IdempotencyConflict
 from cagg.grid.series import slice_energy
 from cagg.intensity import IntensitySeries
+from cagg.ledger.entry import append
+from cagg.ports import Transaction
 from cagg.pricing import Priced
-from cagg.quantities import PPM, CarbonIntensity, CarbonMass, Energy, Unit, carbon_of, ceil_div
-from cagg.records import EntryDraft, EntryKind, ReadingSlice, Reservation, Settlement
+from cagg.quantities import PPM, CarbonMass, Energy, Unit, ceil_div
+from cagg.records import Entry, EntryDraft, EntryKind, ReadingSlice, Reservation, Settlement
 from cagg.windows import Window, to_milliseconds
 
-__all__ = ["amounts_of", "carbon_if_moved", "reservation_identity", "settlement_draft"]
+__all__ = ["amounts_of", "append_next", "carbon_if_moved", "record_settlement", "reservation_identity"]
 
 
-def amounts_of(
-    reservation: Reservation, *, energy: Energy | None, carbon: CarbonMass | None, pue_ppm: int | None
-) -> Mapping[Unit, int]:
-    """Return what to charge by unit.
+def amounts_of(*, energy: Energy | None, carbon: CarbonMass | None) -> Mapping[Unit, int | None]:
+    """Return what to charge by unit; None where it is unknown.
 
-    Unknown energy is charged at the bound that was held; unknown carbon at the planning price; without a planning
-    price at what the hold assumed. An actual is never charged as zero because nobody knew it.
-
-    Args:
-        reservation: with its holds.
-        energy: measured; None = unknown.
-        carbon: priced; None = unknown.
-        pue_ppm: power usage effectiveness; None = not applied.
+    The budgets charge unknown energy as it was held and unknown carbon at the planning price: an actual is never
+    charged as zero because nobody knew it.
     """
-    charged_energy = reservation.upper_energy if energy is None else energy
-    amounts: dict[Unit, int] = {Unit.ENERGY: charged_energy.millijoules}
-    if carbon is not None:
-        amounts[Unit.CARBON] = carbon.micrograms
-    elif reservation.planning_intensity_milligrams_per_kwh is not None:
-        planning = CarbonIntensity(milligrams_per_kwh=reservation.planning_intensity_milligrams_per_kwh)
-        amounts[Unit.CARBON] = carbon_of(charged_energy, planning, pue_ppm=pue_ppm or PPM).micrograms
-    else:
-        held = [hold.amount for hold in reservation.holds if hold.unit is Unit.CARBON]
-        if held and reservation.upper_energy.millijoules:
-            amounts[Unit.CARBON] = ceil_div(max(held) * charged_energy.millijoules, reservation.upper_energy.millijoules)
-    return amounts
+    return {
+        Unit.ENERGY: None if energy is None else energy.millijoules,
+        Unit.CARBON: None if carbon is None else carbon.micrograms,
+    }
+
+
+def append_next(tx: Transaction, draft: EntryDraft) -> Entry:
+    """Append under the first ordinal, from the draft's own on, that is free or holds the same body already."""
+    ordinal = draft.ordinal
+    while True:
+        try:
+            return append(tx, replace(draft, ordinal=ordinal))
+        except IdempotencyConflict:
+            ordinal += 1
 
 
 def carbon_if_moved(
@@ -78,16 +76,19 @@ def reservation_identity(reservation: Reservation) -> dict[str, Any]:
     }
 
 
-def settlement_draft(
-    reservation: Reservation, settlement: Settlement, measurement_id: str | None, *, ordinal: int
-) -> EntryDraft:
-    """Return the entry that says how a reservation ended; ordinal 0 for the first end, 1 for a late settlement."""
+def record_settlement(
+    tx: Transaction, reservation: Reservation, settlement: Settlement, measurement_id: str | None
+) -> Entry:
+    """Append the entry that says how a reservation ended; a late settlement or a second release is a further one."""
     body = {
         "request": reservation_identity(reservation),
         "outcome": str(settlement.state),
         "budget_path": reservation.budget_path,
         "measurement_id": measurement_id,
-        "held": {str(hold.allotment_id): {"unit": str(hold.unit), "amount": str(hold.amount)} for hold in reservation.holds},
+        "held": [
+            {"allotment": hold.allotment_id, "unit": str(hold.unit), "amount": str(hold.amount)}
+            for hold in reservation.holds
+        ],
         "charged": {str(unit): str(amount) for unit, amount in settlement.amounts.items()},
         "differences": {str(unit): str(amount) for unit, amount in settlement.differences.items()},
         "overrun": [
@@ -99,5 +100,7 @@ def settlement_draft(
         "planning_basis": reservation.planning_basis,
         "lease_ms": None if settlement.lease is None else to_milliseconds(settlement.lease),
         "late": settlement.late,
+        "note": settlement.note,
     }
-    return EntryDraft(kind=EntryKind.SETTLEMENT, request_key=reservation.request_key, ordinal=ordinal, body=body)
+    draft = EntryDraft(kind=EntryKind.SETTLEMENT, request_key=reservation.request_key, ordinal=0, body=body)
+    return append_next(tx, draft)

@@ -11,7 +11,7 @@ from cagg.errors import LedgerDamaged, ReservationConflict
 from cagg.ledger.entry import append
 from cagg.quantities import CarbonMass, Energy
 from cagg.records import EntryDraft, EntryKind, ReservationState
-from cagg.settlements import amounts_of, settlement_draft
+from cagg.settlements import amounts_of, record_settlement
 from cagg.spool import SpoolReport
 
 __all__ = ["replay_spool"]
@@ -31,22 +31,18 @@ def replay_spool(components: Components) -> SpoolReport:
             late = reservation is not None and reservation.state is ReservationState.EXPIRED
             if late and kind is EntryKind.MEASUREMENT:
                 kind = EntryKind.CORRECTION
-            entry = append(
-                tx, EntryDraft(kind=kind, request_key=key, ordinal=int(record["ordinal"]), body=body)
-            )
+            entry = append(tx, EntryDraft(kind=kind, request_key=key, ordinal=int(record["ordinal"]), body=body))
             if settle is None or reservation is None:
                 return
             energy, carbon = settle["energy_millijoules"], settle["carbon_micrograms"]
             amounts = amounts_of(
-                reservation,
                 energy=None if energy is None else Energy(millijoules=int(energy)),
                 carbon=None if carbon is None else CarbonMass(micrograms=int(carbon)),
-                pue_ppm=components.settings.pue_ppm,
             )
             try:
                 settlement = reservations.settle(tx, key, int(settle["epoch"]), amounts)
             except ReservationConflict:
                 return  # somebody else settled it meanwhile; the measurement stands in the ledger
-            append(tx, settlement_draft(reservation, settlement, entry.entry_id, ordinal=1 if settlement.late else 0))
+            record_settlement(tx, reservation, settlement, entry.entry_id)
 
     return components.spool.replay(apply)

@@ -25,6 +25,8 @@ __all__ = [
 ]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST = timedelta(days=36_525)
+"""A century: nothing we plan lasts longer, and instants computed from it stay in the calendar's range."""
 _SHORT = re.compile(
     r"^\s*(?:(?P<d>\d+(?:\.\d+)?)\s*d)?\s*(?:(?P<h>\d+(?:\.\d+)?)\s*h)?\s*(?:(?P<m>\d+(?:\.\d+)?)\s*m(?:in)?)?"
     r"\s*(?:(?P<s>\d+(?:\.\d+)?)\s*s)?\s*(?:(?P<ms>\d+)\s*ms)?\s*$"
@@ -64,9 +66,14 @@ def parse_duration(value: str | timedelta, what: str = "a duration") -> timedelt
     if isinstance(value, timedelta):
         duration = value
     else:
-        duration = _parse_duration_text(value, what)
+        try:
+            duration = _parse_duration_text(value, what)
+        except OverflowError:
+            raise InvalidInput(f"{what} {value[:40]!r} must not be longer than a century, for example '30m'.") from None
     if duration <= timedelta(0):
         raise InvalidInput(f"{what} {value!r} must be longer than zero, for example '30m'.")
+    if duration > _LONGEST:
+        raise InvalidInput(f"{what} {value!r} must not be longer than a century, for example '30m'.")
     return duration
 
 

@@ -24,8 +24,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHELLS = {"sh", "bash", "shell", "console"}
-_FENCE = re.compile(r"^(?P<indent>\s*)```(?P<language>[\w-]*)[^\n`]*\n(?P<code>.*?)^(?P=indent)```\s*$", re.M | re.S)
-_NOT_RUN = re.compile(r"<!--\s*not run:\s*(?P<reason>.{10,}?)\s*-->\s*$", re.S)
+_FENCE = re.compile(
+    r"^(?P<indent>\s*)```(?P<language>[\w-]*)[^\n`]*\n(?P<code>.*?)^(?P=indent)```\s*$", re.MULTILINE | re.DOTALL
+)
+_NOT_RUN = re.compile(r"<!--\s*not run:\s*(?P<reason>.{10,}?)\s*-->\s*$", re.DOTALL)
 _STATUS = re.compile(r"<!--\s*exit (?P<status>\d+)\s*-->\s*$")
 _FILE = re.compile(r"^(?:#|//)\s*(?P<name>[\w./-]+\.(?:py|toml|json|sh))\s*$")
 
@@ -106,7 +108,7 @@ def run_blocks(page: Path, folder: Path, home: Path) -> int:
             script.write_text(block.code, encoding="utf-8")
             _expect(block, page, [sys.executable, str(script)], folder, home)
         elif block.language in SHELLS:
-            code = re.sub(r"^\$ ", "", block.code, flags=re.M)
+            code = re.sub(r"^\$ ", "", block.code, flags=re.MULTILINE)
             _expect(block, page, ["bash", "-euo", "pipefail", "-c", code], folder, home)
         else:
             continue

@@ -31,7 +31,7 @@ def test_the_readme_shows_the_two_commands_and_python_that_runs(parse_page: Call
 
 def test_the_readme_gives_a_reason_for_each_core_dependency() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8").lower()
-    names = re.findall(r'^  "([a-z0-9-]+)[><=]', _dependencies(), flags=re.M)
+    names = re.findall(r'^  "([a-z0-9-]+)[><=]', _dependencies(), flags=re.MULTILINE)
     assert len(names) > 5
     assert [name for name in names if name not in text] == []
 
@@ -43,7 +43,7 @@ def _dependencies() -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_inside_the_checkout_lead_somewhere(page: Path) -> None:
-    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     links = [target for target in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in target and ":" not in target]
     assert [target for target in links if not (page.parent / target).exists()] == []
 

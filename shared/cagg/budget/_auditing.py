@@ -25,7 +25,8 @@ def audit(tx: Transaction) -> tuple[str, ...]:
     windows = defaultdict(list)
     allotments = tx.allotments()
     for one in sorted(allotments, key=lambda item: (item.budget.path, item.window.start, item.allotment_id)):
-        name = f"allotment {one.allotment_id} ({one.budget.path}, {one.budget.unit} per {one.budget.period}, {one.window})"
+        rule = one.budget
+        name = f"allotment {one.allotment_id} ({rule.path}, {rule.unit} per {rule.period}, {one.window})"
         in_journal = sums.get(one.allotment_id, (0, 0, 0))
         for what, counter, total in zip(
             ("held", "spent", "overrun"), (one.held, one.spent, one.overrun), in_journal, strict=True
@@ -36,8 +37,11 @@ def audit(tx: Transaction) -> tuple[str, ...]:
             found.append(f"{name}: held is {one.held}, but open reservations hold {held[one.allotment_id]}.")
         windows[one.budget.path, one.budget.unit, one.budget.period].append(one.window)
     known = {one.allotment_id for one in allotments}
-    for missing in sorted((set(sums) | {which for which, amount in held.items() if amount}) - known):
-        found.append(f"allotment {missing} does not exist, but the journal or an open reservation names it.")
+    missing = (set(sums) | {which for which, amount in held.items() if amount}) - known
+    found.extend(
+        f"allotment {which} does not exist, but the journal or an open reservation names it."
+        for which in sorted(missing)
+    )
     for (path, unit, period), periods in windows.items():
         for earlier, later in pairwise(sorted(periods)):
             if later.start < earlier.end:

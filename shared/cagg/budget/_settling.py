@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from cagg.budget._locking import INT64_MAX, lock, move
 from cagg.errors import InvalidInput
 from cagg.ports import Transaction
-from cagg.quantities import CarbonIntensity, Energy, Unit, carbon_of
+from cagg.quantities import PPM, CarbonIntensity, Energy, Unit, carbon_of
 from cagg.records import Allotment, Hold, Reservation, ReservationState, Settlement
 
 __all__ = ["check_amounts", "end", "settlement_of"]
@@ -44,6 +44,7 @@ def end(
     state: ReservationState,
     actual: Mapping[Unit, int],
     now: datetime,
+    pue_ppm: int | None,
 ) -> Settlement:
     """Free what is held, charge what was used, and store the reservation in its last state.
 
@@ -64,7 +65,7 @@ def end(
         elif late and hold.unit not in actual:
             charge = before
         else:
-            charge = _charge(reservation, allotment, hold, actual)[0]
+            charge = _charge(reservation, allotment, hold, actual, pue_ppm)[0]
         move(
             tx,
             allotment,
@@ -74,14 +75,16 @@ def end(
             d_spent=charge - before,
             at=now,
         )
-    used = Energy(millijoules=actual[Unit.ENERGY]) if Unit.ENERGY in actual else reservation.used_energy
+    used = reservation.used_energy
+    if Unit.ENERGY in actual and state is not ReservationState.EXPIRED:
+        used = Energy(millijoules=actual[Unit.ENERGY])
     ended = replace(reservation, state=state, used_energy=used, updated_at=now)
     tx.put_reservation(ended)
     return settlement_of(tx, ended, actual)
 
 
 def _charge(
-    reservation: Reservation, allotment: Allotment, hold: Hold, actual: Mapping[Unit, int]
+    reservation: Reservation, allotment: Allotment, hold: Hold, actual: Mapping[Unit, int], pue_ppm: int | None
 ) -> tuple[int, str]:
     """Return what one allotment is charged, and in words how, when nobody measured it in its unit.
 
@@ -100,16 +103,24 @@ def _charge(
         ):
             if price is not None:
                 intensity = CarbonIntensity(milligrams_per_kwh=price)
-                numerator = energy.millijoules * price
-                if numerator // 3_600_000_000_000 >= INT64_MAX:
-                    return INT64_MAX, f"carbon at {name}, cut off at 2^63-1"
-                return carbon_of(energy, intensity).micrograms, f"carbon at {name} ({intensity})"
+                return _priced(energy, intensity, pue_ppm), f"carbon at {name} ({intensity})"
         return hold.amount, "carbon as held, because no intensity is known and no price for that is set"
     return hold.amount, f"{unit} as held, because it was not measured"
 
 
+def _priced(energy: Energy, intensity: CarbonIntensity, pue_ppm: int | None) -> int:
+    """Return micrograms, cut off at 2^63-1: a charge is recorded in any case."""
+    try:
+        return carbon_of(energy, intensity, pue_ppm=pue_ppm or PPM).micrograms
+    except InvalidInput:
+        return INT64_MAX
+
+
 def settlement_of(tx: Transaction, reservation: Reservation, actual: Mapping[Unit, int]) -> Settlement:
-    """Return how an ended reservation was settled, as its journal tells: the same each time it is asked."""
+    """Return how an ended reservation was settled, as its journal tells: the same each time it is asked.
+
+    Amounts are those of the allotments that it held, and the energy in any case where ``actual`` names it.
+    """
     last = _KIND[reservation.state]
     spent: dict[int, int] = defaultdict(int)
     newest: dict[int, int] = defaultdict(int)
@@ -135,7 +146,11 @@ def settlement_of(tx: Transaction, reservation: Reservation, actual: Mapping[Uni
             name = f"{allotment.budget.path}:{unit}"
             excess[name] = max(excess.get(name, 0), overrun[which])
         if not never_started and not (late and unit not in actual):
-            notes.add(_charge(reservation, allotment, holds[which], actual)[1])
+            notes.add(_charge(reservation, allotment, holds[which], actual, None)[1])
+    if Unit.ENERGY in actual and Unit.ENERGY not in amounts:
+        amounts[Unit.ENERGY] = actual[Unit.ENERGY]
+        if not late:
+            differences[Unit.ENERGY] = actual[Unit.ENERGY]
     return Settlement(
         request_key=reservation.request_key,
         state=reservation.state,

@@ -12,33 +12,24 @@ a circle.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from cagg.budget._auditing import audit
-from cagg.budget._locking import INT64_MAX, lock, lock_order, move
+from cagg.budget._guards import check_epoch, ended, existing, lease_of, replaced, what_next
+from cagg.budget._locking import INT64_MAX, lock, move
 from cagg.budget._settling import check_amounts, end, settlement_of
-from cagg.budget.periods import window_for
+from cagg.budget.headroom import assess, let_past, refusals
 from cagg.budget.tree import ancestors, format_amount, require_path
 from cagg.errors import InvalidInput, ReservationConflict
 from cagg.ports import Transaction
-from cagg.quantities import PPM, CarbonIntensity, Energy, Power, Unit, carbon_of
-from cagg.records import (
-    Allotment,
-    Budget,
-    BudgetMode,
-    Headroom,
-    Hold,
-    Reservation,
-    ReservationState,
-    Settlement,
-)
-from cagg.windows import Window, require_utc
+from cagg.quantities import Energy, Power, Unit
+from cagg.records import Allotment, BudgetMode, Headroom, Hold, Reservation, ReservationState, Settlement
+from cagg.windows import require_utc
 
 __all__ = [
     "LEASE_SECONDS",
-    "OPEN_ENDED_GRACE_SECONDS",
     "WAITING_GRACE_SECONDS",
     "assess",
     "audit",
@@ -61,112 +52,8 @@ LEASE_SECONDS = 300
 WAITING_GRACE_SECONDS = 900
 """How long after its deadline a waiting reservation keeps its hold. Own choice."""
 
-OPEN_ENDED_GRACE_SECONDS = WAITING_GRACE_SECONDS + 86_400
-"""The same for one without a deadline, counted from its planned start. Own choice: a day for the host to wake it."""
-
-
-# ---- asking -------------------------------------------------------------------------------------------------------
-
-
-def assess(
-    tx: Transaction,
-    *,
-    path: str,
-    amounts: Mapping[Unit, int | None],
-    energy: Energy,
-    at: datetime,
-    ignoring: str | None,
-    pue_ppm: int = PPM,
-) -> tuple[Headroom, ...]:
-    """Return every budget from the path up to its root beside what is asked of it, root first, and lock them.
-
-    Allotments of the periods that contain ``at`` are opened where they do not exist yet.
-
-    Args:
-        tx: the transaction in which :func:`hold` follows.
-        path: who pays.
-        amounts: what the run takes at most, by unit. Carbon that is missing or None is unknown: it is priced with the
-            budget's assumed intensity, else it stays None and does not fit. Energy that is missing or None is
-            ``energy``. Another unit that is missing is not used (0); None means unknown and does not fit.
-        energy: upper bound of the energy at the IT equipment, for carbon at an assumed intensity.
-        at: the planned start; it decides which periods pay.
-        ignoring: request key whose present holds do not count against it; None = none.
-        pue_ppm: power usage effectiveness for carbon at an assumed intensity, in parts per million.
-
-    Raises:
-        BudgetUnknown: the path has no budget of its own.
-        InvalidInput: the path, an amount or the instant cannot be used.
-    """
-    at = require_utc(at, "the planned start")
-    known = check_amounts(amounts, "what is asked")
-    own: dict[int, int] = {}
-    if ignoring is not None:
-        present = tx.reservation(ignoring)
-        if present is not None and present.open:
-            own = {item.allotment_id: item.amount for item in present.holds}
-    rules = list(require_path(tx, path))
-    for above in ancestors(path)[1:]:
-        rules.extend(tx.budgets(above))
-    headrooms = []
-    for allotment in _open_and_lock(tx, [(rule, window_for(tx, rule, at)) for rule in rules], own):
-        amount, assumed = _asked(allotment.budget, known, set(amounts), energy, pue_ppm)
-        others = replace(allotment, held=allotment.held - own.get(allotment.allotment_id, 0))
-        headrooms.append(
-            Headroom(allotment=others, amount=amount, assumed_intensity_milligrams_per_kwh=assumed)
-        )
-    order = {name: depth for depth, name in enumerate(reversed(ancestors(path)))}
-    headrooms.sort(key=lambda item: (order[item.allotment.budget.path], *lock_order(item.allotment)[2:]))
-    return tuple(headrooms)
-
-
-def _open_and_lock(
-    tx: Transaction, wanted: Sequence[tuple[Budget, Window]], held: Collection[int]
-) -> tuple[Allotment, ...]:
-    """Open and lock the wanted allotments and those already held, in the global order; return the wanted ones."""
-    steps: list[tuple[tuple[datetime, str, str, str], Budget | None, Window, int]] = []
-    for rule, window in wanted:
-        steps.append(((window.start, rule.path, rule.unit.value, rule.period.value), rule, window, 0))
-    asked = {key for key, *_ in steps}
-    for one in tx.allotments_by_id(held):
-        if lock_order(one) not in asked:
-            steps.append((lock_order(one), None, one.window, one.allotment_id))
-    locked = []
-    for _, rule_or_none, window, allotment_id in sorted(steps, key=lambda step: step[0]):
-        if rule_or_none is None:
-            tx.allotment_by_id(allotment_id)
-        else:
-            locked.append(tx.allotment(rule_or_none, window))
-    return tuple(locked)
-
-
-def _asked(
-    budget: Budget, known: Mapping[Unit, int], named: Collection[Unit], energy: Energy, pue_ppm: int
-) -> tuple[int | None, int | None]:
-    """Return what is asked of a budget, and the assumed intensity it was priced with."""
-    if budget.unit in known:
-        return known[budget.unit], None
-    if budget.unit is Unit.ENERGY:
-        return energy.millijoules, None
-    if budget.unit is Unit.CARBON:
-        price = budget.unknown_intensity_milligrams_per_kwh
-        if price is None:
-            return None, None
-        return carbon_of(energy, CarbonIntensity(milligrams_per_kwh=price), pue_ppm=pue_ppm).micrograms, price
-    return (None if budget.unit in named else 0), None
-
-
-def refusals(headrooms: Sequence[Headroom]) -> tuple[Headroom, ...]:
-    """Return the enforced budgets that the request does not fit, unknown amounts included."""
-    return tuple(one for one in headrooms if one.allotment.budget.mode is BudgetMode.ENFORCE and not one.fits)
-
-
-def let_past(headrooms: Sequence[Headroom]) -> tuple[Headroom, ...]:
-    """Return the observing and warning budgets whose limit the request is known to pass."""
-    return tuple(
-        one
-        for one in headrooms
-        if one.allotment.budget.mode is not BudgetMode.ENFORCE and one.amount is not None and not one.fits
-    )
+_OPEN_ENDED_SECONDS = 86_400
+"""How much longer one without a deadline lives, from its planned start. Own choice: a day for the host to wake it."""
 
 
 # ---- holding ------------------------------------------------------------------------------------------------------
@@ -266,14 +153,14 @@ def _check_same_request(before: Reservation | None, after: Reservation) -> None:
                 f"asked was {getattr(after, name)!r}); ask with a key of its own."
             )
     if not before.open:
-        raise ReservationConflict(f"{_ended(before)}; {_what_next(before)}")
+        raise ReservationConflict(f"{ended(before)}; {what_next(before)}")
     if before.state is not after.state:
         raise ReservationConflict(
             f"the reservation of request {before.request_key[:12]} is {before.state}, not {after.state}; "
             "read it again before changing it."
         )
     if before.lease_epoch != after.lease_epoch:
-        raise ReservationConflict(_replaced(before, after.lease_epoch))
+        raise ReservationConflict(replaced(before, after.lease_epoch))
 
 
 def _merged(before: Reservation | None, after: Reservation, now: datetime) -> Reservation:
@@ -312,9 +199,13 @@ def _check_room(allotment: Allotment, asked: Headroom, own: int, allow_over: fro
 
 
 def start(
-    tx: Transaction, key: str, lease_seconds: int = LEASE_SECONDS, *, expected_power_milliwatts: int = 0
+    tx: Transaction, key: str, lease_seconds: float = LEASE_SECONDS, *, expected_power_milliwatts: int = 0
 ) -> Reservation:
     """Turn a waiting reservation into a running one, with a lease and the next epoch as its fencing token.
+
+    One that runs but never reported since its start may be started again, because the worker that was told so may
+    have died before it heard: the first epoch is then fenced off, and what it used is charged to nobody but the
+    second one's hold.
 
     Args:
         tx: the transaction.
@@ -324,13 +215,14 @@ def start(
             is charged as held.
 
     Raises:
-        ReservationConflict: there is no waiting reservation with this key.
+        ReservationConflict: there is none with this key, it has ended, or its run has reported already.
     """
-    lease = _lease(lease_seconds)
+    lease = lease_of(lease_seconds)
     power = Power(milliwatts=expected_power_milliwatts)
-    before = _existing(tx, key)
-    if before.state is not ReservationState.WAITING:
-        raise ReservationConflict(f"{_ended(before)} and cannot be started; {_what_next(before)}")
+    before = existing(tx, key)
+    silent = before.state is ReservationState.RUNNING and before.last_beat_at == before.started_at
+    if before.state is not ReservationState.WAITING and not silent:
+        raise ReservationConflict(f"{ended(before)} and cannot be started; {what_next(before)}")
     now = tx.now()
     running = replace(
         before,
@@ -353,24 +245,23 @@ def beat(
     epoch: int,
     used_energy: Energy,
     power_milliwatts: int,
-    lease_seconds: int = LEASE_SECONDS,
+    lease_seconds: float = LEASE_SECONDS,
 ) -> Reservation:
     """Extend the lease and remember what the run has used so far; an energy below an earlier beat's is not taken.
 
     Raises:
         ReservationConflict: the reservation is not running under this epoch; after an expiry the message says so.
     """
-    lease = _lease(lease_seconds)
+    lease = lease_of(lease_seconds)
     power = Power(milliwatts=power_milliwatts)
-    before = _existing(tx, key)
-    _check_epoch(before, epoch)
+    before = existing(tx, key)
+    check_epoch(before, epoch)
     if before.state is not ReservationState.RUNNING:
-        raise ReservationConflict(f"{_ended(before)} and takes no more beats; {_what_next(before)}")
+        raise ReservationConflict(f"{ended(before)} and takes no more beats; {what_next(before)}")
     now = tx.now()
-    assert before.lease_until is not None  # noqa: S101 - start sets it
     running = replace(
         before,
-        lease_until=max(before.lease_until, now + lease),
+        lease_until=max(before.lease_until or now, now + lease),
         last_beat_at=now,
         used_energy=max(before.used_energy, used_energy),
         last_power_milliwatts=power.milliwatts,
@@ -381,7 +272,13 @@ def beat(
 
 
 def settle(
-    tx: Transaction, key: str, epoch: int, amounts: Mapping[Unit, int | None], now: datetime | None = None
+    tx: Transaction,
+    key: str,
+    epoch: int,
+    amounts: Mapping[Unit, int | None],
+    now: datetime | None = None,
+    *,
+    pue_ppm: int | None = None,
 ) -> Settlement:
     """Charge what a run used to the allotments that it holds, and end its reservation, exactly once.
 
@@ -395,6 +292,7 @@ def settle(
         amounts: what was used, by unit. Units without a hold are not charged. A unit that is missing or None could
             not be measured: carbon is then priced from the energy as it was planned, anything else is charged as held.
         now: when it ended; None = the store's now.
+        pue_ppm: power usage effectiveness for carbon that is priced here, in parts per million; None = 1 000 000.
 
     Raises:
         ReservationConflict: never started, released, settled with other amounts, or another epoch runs it now.
@@ -402,18 +300,18 @@ def settle(
     """
     actual = check_amounts(amounts, "what was used")
     at = tx.now() if now is None else require_utc(now, "the settlement's instant")
-    reservation = _existing(tx, key)
+    reservation = existing(tx, key)
     if reservation.lease_epoch == 0:
         raise ReservationConflict(
-            f"the reservation of request {key[:12]} is {reservation.state} and never started; there is nothing to settle."
+            f"the reservation of request {key[:12]} is {reservation.state} and never started; start it before settling."
         )
-    _check_epoch(reservation, epoch)
+    check_epoch(reservation, epoch)
     if reservation.state is ReservationState.RUNNING:
-        return end(tx, reservation, state=ReservationState.SETTLED, actual=actual, now=at)
+        return end(tx, reservation, state=ReservationState.SETTLED, actual=actual, now=at, pue_ppm=pue_ppm)
     if reservation.state is ReservationState.EXPIRED:
-        return end(tx, reservation, state=ReservationState.LATE_SETTLED, actual=actual, now=at)
+        return end(tx, reservation, state=ReservationState.LATE_SETTLED, actual=actual, now=at, pue_ppm=pue_ppm)
     if reservation.state not in (ReservationState.SETTLED, ReservationState.LATE_SETTLED):
-        raise ReservationConflict(f"{_ended(reservation)}; start it before settling.")
+        raise ReservationConflict(f"{ended(reservation)}; start it before settling.")
     first = settlement_of(tx, reservation, actual)
     recorded = {**first.amounts, Unit.ENERGY: reservation.used_energy.millijoules}
     for unit, amount in actual.items():
@@ -431,13 +329,13 @@ def release(tx: Transaction, key: str) -> Settlement:
     Raises:
         ReservationConflict: there is none with this key, or it has started.
     """
-    reservation = _existing(tx, key)
+    reservation = existing(tx, key)
     if reservation.lease_epoch > 0:
-        remedy = "settle it, or let its lease end" if reservation.open else _what_next(reservation)
-        raise ReservationConflict(f"{_ended(reservation)} and cannot be released; {remedy.rstrip('.')}.")
+        remedy = "settle it, or let its lease end" if reservation.open else what_next(reservation)
+        raise ReservationConflict(f"{ended(reservation)} and cannot be released; {remedy.rstrip('.')}.")
     if not reservation.open:
         return settlement_of(tx, reservation, {})
-    return end(tx, reservation, state=ReservationState.RELEASED, actual={}, now=tx.now())
+    return end(tx, reservation, state=ReservationState.RELEASED, actual={}, now=tx.now(), pue_ppm=None)
 
 
 def reopen(tx: Transaction, key: str) -> Reservation:
@@ -448,18 +346,24 @@ def reopen(tx: Transaction, key: str) -> Reservation:
     Raises:
         ReservationConflict: there is none with this key, or it has started.
     """
-    reservation = _existing(tx, key)
+    reservation = existing(tx, key)
     if reservation.open:
         return reservation
     if reservation.lease_epoch > 0:
-        raise ReservationConflict(f"{_ended(reservation)} and cannot be taken up again; {_what_next(reservation)}")
+        raise ReservationConflict(f"{ended(reservation)} and cannot be taken up again; {what_next(reservation)}")
     waiting = replace(reservation, state=ReservationState.WAITING, holds=(), updated_at=tx.now())
     tx.put_reservation(waiting)
     return waiting
 
 
 def expire(
-    tx: Transaction, *, now: datetime | None = None, path: str | None = None, limit: int = 100
+    tx: Transaction,
+    *,
+    now: datetime | None = None,
+    path: str | None = None,
+    limit: int = 100,
+    grace_seconds: float = WAITING_GRACE_SECONDS,
+    pue_ppm: int | None = None,
 ) -> tuple[Settlement, ...]:
     """End reservations whose time is over and return how, oldest first.
 
@@ -472,18 +376,28 @@ def expire(
         now: None = the store's now.
         path: only those that hold something from this path's budgets or from budgets above it; None = all.
         limit: how many at most.
+        grace_seconds: how long a waiting one lives past its deadline; without a deadline: past its planned start,
+            and a day longer.
+        pue_ppm: power usage effectiveness, in parts per million; None = 1 000 000.
     """
     at = tx.now() if now is None else require_utc(now, "the expiry's instant")
     due = tx.due(
         at,
-        WAITING_GRACE_SECONDS,
+        grace_seconds,
         limit,
-        open_ended_grace_seconds=OPEN_ENDED_GRACE_SECONDS,
+        open_ended_grace_seconds=grace_seconds + _OPEN_ENDED_SECONDS,
         paths=None if path is None else ancestors(path),
     )
     lock(tx, {item.allotment_id for reservation in due for item in reservation.holds})
     return tuple(
-        end(tx, reservation, state=ReservationState.EXPIRED, actual=_used_until_lease_end(reservation), now=at)
+        end(
+            tx,
+            reservation,
+            state=ReservationState.EXPIRED,
+            actual=_used_until_lease_end(reservation),
+            now=at,
+            pue_ppm=pue_ppm,
+        )
         for reservation in due
     )
 
@@ -497,52 +411,3 @@ def _used_until_lease_end(reservation: Reservation) -> dict[Unit, int]:
     # 1 mW over 1 µs is 1e-6 mJ; rounded up to a millijoule.
     after_beat = -(-reservation.last_power_milliwatts * silent_us // 1_000_000)
     return {Unit.ENERGY: min(INT64_MAX, reservation.used_energy.millijoules + after_beat)}
-
-
-# ---- checks and words ---------------------------------------------------------------------------------------------
-
-
-def _existing(tx: Transaction, key: str) -> Reservation:
-    found = tx.reservation(key)
-    if found is None:
-        raise ReservationConflict(f"request {key[:12]} has no reservation; ask the gate before running.")
-    return found
-
-
-def _check_epoch(reservation: Reservation, epoch: int) -> None:
-    if isinstance(epoch, bool) or not isinstance(epoch, int):
-        raise InvalidInput(f"a lease epoch must be a whole number, got {epoch!r}.")
-    if reservation.lease_epoch != epoch:
-        raise ReservationConflict(_replaced(reservation, epoch))
-
-
-def _replaced(reservation: Reservation, epoch: int) -> str:
-    return (
-        f"request {reservation.request_key[:12]} runs under epoch {reservation.lease_epoch}, not {epoch}: another "
-        "worker took it over; stop this one."
-    )
-
-
-def _lease(seconds: int) -> timedelta:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= 86_400 * 366:
-        raise InvalidInput(f"a lease must last more than 0 and at most 31622400 seconds, got {seconds!r}.")
-    return timedelta(seconds=seconds)
-
-
-def _ended(reservation: Reservation) -> str:
-    return (
-        f"the reservation of request {reservation.request_key[:12]} is {reservation.state} "
-        f"since {reservation.updated_at:%Y-%m-%d %H:%M:%S}Z"
-    )
-
-
-def _what_next(reservation: Reservation) -> str:
-    if reservation.state is ReservationState.RUNNING:
-        return "a worker runs it; settle it, or wait for its lease to end."
-    if reservation.state is ReservationState.WAITING:
-        return "start it first."
-    if reservation.lease_epoch == 0:
-        return "nothing was charged, so reopen it to ask again."
-    if reservation.state is ReservationState.EXPIRED:
-        return "its lease ended and it was charged for what it had used; settle it to book the difference."
-    return "it is over; a new attempt asks with a key of its own."

@@ -255,9 +255,7 @@ def tree(tx: Transaction, *, path: str | None = None, at: datetime | None = None
         at: which period; None = the store's now.
     """
     at = tx.now() if at is None else at
-    rules = [
-        rule for rule in tx.budgets() if path is None or rule.path == path or rule.path.startswith(f"{path}/")
-    ]
+    rules = [rule for rule in tx.budgets() if path is None or rule.path == path or rule.path.startswith(f"{path}/")]
     rules.sort(key=lambda rule: (rule.path.split("/"), list(Unit).index(rule.unit), list(Period).index(rule.period)))
     return tuple(_line(tx, rule, at) for rule in rules)
 

@@ -51,6 +51,7 @@ class Cgroup:
 def own_cgroup(proc: Path = Path("/proc")) -> Cgroup | None:
     """Return the group that counts this process's processor time; None when there is none that can be read."""
     memberships = _memberships(proc / "self" / "cgroup")
+    root: Cgroup | None = None  # on hosts with both versions one of the two may be the root group, the other ours
     for mount, mount_root, controllers in _mounts(proc / "self" / "mountinfo"):
         path = memberships.get("" if controllers is None else "cpuacct")
         if path is None or (controllers is not None and "cpuacct" not in controllers):
@@ -58,11 +59,15 @@ def own_cgroup(proc: Path = Path("/proc")) -> Cgroup | None:
         below = os.path.relpath(path, mount_root) if mount_root != "/" else path.lstrip("/")
         directory = mount if below.startswith("..") else mount / below
         if controllers is None and (directory / "cpu.stat").is_file():
-            return Cgroup(directory=directory, is_root=not (directory / "cgroup.type").exists())
-        if controllers is not None and (directory / "cpuacct.usage").is_file():
-            is_root = (directory / "release_agent").exists() or path == "/"
-            return Cgroup(directory=directory, is_root=is_root)
-    return None
+            group = Cgroup(directory=directory, is_root=not (directory / "cgroup.type").exists())
+        elif controllers is not None and (directory / "cpuacct.usage").is_file():
+            group = Cgroup(directory=directory, is_root=(directory / "release_agent").exists())
+        else:
+            continue
+        if not group.is_root:
+            return group
+        root = root or group
+    return root
 
 
 def quota_milli_cpus(cgroup: Cgroup | None) -> int | None:

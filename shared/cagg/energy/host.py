@@ -58,6 +58,10 @@ class HostUsage(Protocol):
         """Look now."""
         ...
 
+    def latest(self) -> HostSample:
+        """The last look, so that models and attribution see the same; looks now when there was none."""
+        ...
+
     def thread(self) -> UsageReader | None:
         """A reader of the calling thread; None where threads have no clock."""
         ...
@@ -125,6 +129,7 @@ class SystemUsage:
         self._own: UsageReader = self._tree
         self._busy = HostBusy(proc)
         self._cgroup = own_cgroup(proc)
+        self._latest: HostSample | None = None
         self.reader = self._own.name
         self.cpus = cpu_count(proc)
         self.quota_milli_cpus = quota_milli_cpus(self._cgroup)
@@ -160,13 +165,18 @@ class SystemUsage:
             self._own, own_ns = self._tree, tree_ns
             self._busy.rebase()
         memory = memory_bytes(self._proc)
-        return HostSample(
+        self._latest = HostSample(
             own_ns=own_ns,
             busy_ns=self._busy.busy_ns(own_ns),
             resident_bytes=self._tree.resident_bytes(),
             used_bytes=memory[1] if memory else None,
             pids=self._tree.pids(),
         )
+        return self._latest
+
+    def latest(self) -> HostSample:
+        """The last look; looks now when there was none."""
+        return self._latest or self.sample()
 
     def thread(self) -> UsageReader | None:
         """A reader of the calling thread; None where threads have no clock (macOS)."""

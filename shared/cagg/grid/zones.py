@@ -136,9 +136,11 @@ def all_zones() -> tuple[ZoneEntry, ...]:
     for code, name in _CLIMATES.items():
         wider = code.split("-", 1)[0] if "-" in code else None
         entries.append(_entry("climatology", code, name, area=code, wider=wider))
-    for country in countries().values():
-        # GBR covers the United Kingdom, GB on the grid Great Britain: equivalents for want of a finer figure
-        entries.append(_entry("yearly", country.iso3, country.name, area=country.iso2, aliases=(country.iso2,)))
+    # GBR covers the United Kingdom, GB on the grid Great Britain: equivalents for want of a finer figure
+    entries.extend(
+        _entry("yearly", country.iso3, country.name, area=country.iso2, aliases=(country.iso2,))
+        for country in countries().values()
+    )
     return tuple(entries)
 
 

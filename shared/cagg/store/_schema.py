@@ -21,8 +21,8 @@ def stored_version(connection: Connection, place: str) -> str | None:
     Raises:
         StoreUnavailable: the database holds something else.
     """
-    names = set(inspect(connection).get_table_names())
-    if t.schema_version.name not in names:
+    if not connection.dialect.has_table(connection, t.schema_version.name):
+        names = inspect(connection).get_table_names()
         if names:
             raise StoreUnavailable(
                 f"the store {place} is a database of something else (it holds {sorted(names)[0]!r} and no "

@@ -1,7 +1,8 @@
-"""Core statements that are compiled once per dialect and then sent to the driver as text.
+"""Core statements that are compiled once per dialect and then handed to the driver's cursor.
 
-SQLAlchemy's own statement cache still builds a key for each execution; on the path of every ledger entry that
-costs more than SQLite's work. Only plain integers, text and bytes pass here, so no bind processing is skipped.
+Executing through SQLAlchemy builds a cache key and a result object each time; on the path of every ledger entry that
+costs several times SQLite's own work. Only plain integers, text and bytes pass here, so no conversion is skipped.
+The connection must have begun its transaction; errors are the driver's own.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Insert, Table
+from sqlalchemy import Connection, Insert, Table
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.sql import ClauseElement
 
 __all__ = ["Statement", "insert_if_absent"]
@@ -39,23 +41,31 @@ class Statement:
             found = self._compiled[dialect.name] = (str(compiled), names, dict(compiled.params))
         return found
 
-    def run(self, connection: Connection, **values: Value) -> CursorResult[Any]:
-        """Execute with named values."""
+    def run(self, connection: Connection, **values: Value) -> DBAPICursor:
+        """Execute with named values; returns the driver's cursor."""
         text, names, fixed = self._for(connection)
+        cursor = connection.connection.cursor()
         if names is None:
-            return connection.exec_driver_sql(text, {**fixed, **values})
-        return connection.exec_driver_sql(text, tuple(values[n] if n in values else fixed[n] for n in names))
+            cursor.execute(text, {**fixed, **values})
+        else:
+            cursor.execute(text, tuple(values[n] if n in values else fixed[n] for n in names))
+        return cursor
 
     def rows(self, connection: Connection, **values: Value) -> Sequence[Any]:
         """Execute and return all rows."""
-        return self.run(connection, **values).fetchall()
+        cursor = self.run(connection, **values)
+        try:
+            return cursor.fetchall()
+        finally:
+            cursor.close()
 
     def row(self, connection: Connection, **values: Value) -> Any:
         """Execute and return the first row, or None."""
-        result = self.run(connection, **values)
-        found = result.fetchone()
-        result.close()
-        return found
+        cursor = self.run(connection, **values)
+        try:
+            return cursor.fetchone()
+        finally:
+            cursor.close()
 
     def run_many(self, connection: Connection, many: Iterable[Mapping[str, Value]]) -> None:
         """Execute once per mapping."""
@@ -66,7 +76,11 @@ class Statement:
         else:
             parameters = [tuple(values[n] if n in values else fixed[n] for n in names) for values in many]
         if parameters:
-            connection.exec_driver_sql(text, parameters)
+            cursor = connection.connection.cursor()
+            try:
+                cursor.executemany(text, parameters)
+            finally:
+                cursor.close()
 
 
 def insert_if_absent(table: Table) -> Statement:

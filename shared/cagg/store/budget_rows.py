@@ -53,10 +53,12 @@ _INSERT_BUDGET = Statement(insert(t.budget).values({column.name: bindparam(colum
 
 _OF_BUDGET = and_(_a.path == bindparam("path"), _a.unit == bindparam("unit"), _a.period == bindparam("period"))
 _OPEN_ALLOTMENT = Statement(
-    lambda dialect: (postgresql if dialect == "postgresql" else sqlite)
-    .insert(t.allotment)
-    .values({column.name: bindparam(column.name) for column in t.allotment.c if column.name != "allotment_id"})
-    .on_conflict_do_nothing()
+    lambda dialect: (
+        (postgresql if dialect == "postgresql" else sqlite)
+        .insert(t.allotment)
+        .values({column.name: bindparam(column.name) for column in t.allotment.c if column.name != "allotment_id"})
+        .on_conflict_do_nothing()
+    )
 )
 _LOCK_PERIOD = Statement(
     select(*t.allotment.c).where(_OF_BUDGET, _a.starts_us == bindparam("starts_us")).with_for_update()
@@ -83,19 +85,17 @@ _MOVE = Statement(
     )
 )
 _JOURNAL_COLUMNS = tuple(column for column in t.journal.c if column.name != "journal_id")
-_INSERT_JOURNAL = Statement(insert(t.journal).values({column.name: bindparam(column.name) for column in _JOURNAL_COLUMNS}))
+_INSERT_JOURNAL = Statement(
+    insert(t.journal).values({column.name: bindparam(column.name) for column in _JOURNAL_COLUMNS})
+)
 _JOURNAL_OF = Statement(
     select(*_JOURNAL_COLUMNS).where(_j.request_key == bindparam("request_key")).order_by(_j.journal_id)
 )
 _SUMS = Statement(
-    select(_j.allotment_id, func.sum(_j.d_held), func.sum(_j.d_spent), func.sum(_j.d_overrun)).group_by(
-        _j.allotment_id
-    )
+    select(_j.allotment_id, func.sum(_j.d_held), func.sum(_j.d_spent), func.sum(_j.d_overrun)).group_by(_j.allotment_id)
 )
 
-_RESERVATION = Statement(
-    select(*t.reservation.c).where(_r.request_key == bindparam("request_key")).with_for_update()
-)
+_RESERVATION = Statement(select(*t.reservation.c).where(_r.request_key == bindparam("request_key")).with_for_update())
 _HOLDS = Statement(
     select(_h.allotment_id, _h.unit, _h.amount)
     .where(_h.request_key == bindparam("request_key"))

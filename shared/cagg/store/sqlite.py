@@ -27,6 +27,8 @@ __all__ = ["CreateMode", "SqliteStore", "path_of_url"]
 
 _BUSY_TIMEOUT_MS = 5_000
 """For programs that write to the file without taking the lock file, such as the sqlite3 shell."""
+_CHECKPOINT_PAGES = 4_000
+"""The write-ahead log is copied back every 16 MB: a commit touches about ten pages, and copying costs two flushes."""
 _HEADER_BYTES = 100
 _MAGIC = b"SQLite format 3\x00"
 
@@ -140,10 +142,10 @@ class SqliteStore:
             self._drop_writer()
 
     def _prepare_folder(self) -> None:
-        if self._create is CreateMode.NEVER:
-            if not self.path.exists():
-                raise self._missing()
+        if self._file_identity() is not None:
             return
+        if self._create is CreateMode.NEVER:
+            raise self._missing()
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def _connected_writer(self) -> Connection:
@@ -163,6 +165,7 @@ class SqliteStore:
                 )
             raw.execute("PRAGMA synchronous=FULL")
             raw.execute("PRAGMA foreign_keys=ON")
+            raw.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
             self._bring_up_to_date(connection)
         except BaseException:
             connection.close()

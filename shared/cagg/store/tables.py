@@ -90,6 +90,7 @@ leaf = Table(
     Column("entry_id", String(36), nullable=False),
     Column("leaf_hash", LargeBinary(32), nullable=False),
     UniqueConstraint("log_id", "entry_id", name="cagg_leaf_entry"),
+    sqlite_with_rowid=False,
 )
 
 tile = Table(

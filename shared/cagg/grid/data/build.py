@@ -7,7 +7,7 @@
 Everything is computed in decimals, so the files are the same bytes on every machine.
 """
 
-# ruff: noqa: T201, INP001  (a script: it prints, and lies beside data)
+# ruff: noqa: T201  (a script: it prints)
 from __future__ import annotations
 
 import csv
@@ -49,7 +49,7 @@ def climatology(original: Path) -> None:
                     row_values = []
                     for hour in range(24):
                         values = by_cell[month, hour]
-                        value = sum(values) / len(values) if statistic == "mean" else percentile(values)
+                        value = sum(values, Decimal(0)) / len(values) if statistic == "mean" else percentile(values)
                         row_values.append(str(milligrams(value)))
                     file.write(f"{zone},{statistic},{month}," + ",".join(row_values) + "\n")
 
@@ -94,5 +94,15 @@ start,g_per_kwh,end
 
 
 if __name__ == "__main__":
-    {"climatology": climatology, "yearly": yearly, "trace": trace}[sys.argv[1]](*map(Path, sys.argv[2:]))
+    what, *originals = sys.argv[1:]
+    paths = [Path(original) for original in originals]
+    match what:
+        case "climatology":
+            climatology(*paths)
+        case "yearly":
+            yearly(*paths)
+        case "trace":
+            trace(*paths)
+        case _:
+            raise SystemExit(__doc__)
     print("written to", HERE)

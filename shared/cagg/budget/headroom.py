@@ -1,0 +1,119 @@
+"""What budgets have left for a request: every allotment on its path, beside what it asks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from cagg.budget._locking import lock_order
+from cagg.budget._settling import check_amounts
+from cagg.budget.periods import window_for
+from cagg.budget.tree import ancestors, require_path
+from cagg.ports import Transaction
+from cagg.quantities import PPM, CarbonIntensity, Energy, Unit, carbon_of
+from cagg.records import Allotment, Budget, BudgetMode, Headroom
+from cagg.windows import Window, require_utc
+
+__all__ = ["assess", "let_past", "refusals"]
+
+
+def assess(
+    tx: Transaction,
+    *,
+    path: str,
+    amounts: Mapping[Unit, int | None],
+    energy: Energy,
+    at: datetime,
+    ignoring: str | None,
+    pue_ppm: int | None = None,
+) -> tuple[Headroom, ...]:
+    """Return every budget from the path up to its root beside what is asked of it, root first, and lock them.
+
+    Allotments of the periods that contain ``at`` are opened where they do not exist yet.
+
+    Args:
+        tx: the transaction in which :func:`hold` follows.
+        path: who pays.
+        amounts: what the run takes at most, by unit. Carbon that is missing or None is unknown: it is priced with the
+            budget's assumed intensity, else it stays None and does not fit. Energy that is missing or None is
+            ``energy``. Another unit that is missing is not used (0); None means unknown and does not fit.
+        energy: upper bound of the energy at the IT equipment, for carbon at an assumed intensity.
+        at: the planned start; it decides which periods pay.
+        ignoring: request key whose present holds do not count against it; None = none.
+        pue_ppm: power usage effectiveness for carbon at an assumed intensity, in parts per million; None = 1 000 000.
+
+    Raises:
+        BudgetUnknown: the path has no budget of its own.
+        InvalidInput: the path, an amount or the instant cannot be used.
+    """
+    at = require_utc(at, "the planned start")
+    known = check_amounts(amounts, "what is asked")
+    own: dict[int, int] = {}
+    if ignoring is not None:
+        present = tx.reservation(ignoring)
+        if present is not None and present.open:
+            own = {item.allotment_id: item.amount for item in present.holds}
+    rules = list(require_path(tx, path))
+    for above in ancestors(path)[1:]:
+        rules.extend(tx.budgets(above))
+    headrooms = []
+    for allotment in _open_and_lock(tx, [(rule, window_for(tx, rule, at)) for rule in rules], own):
+        amount, assumed = _asked(allotment.budget, known, set(amounts), energy, pue_ppm or PPM)
+        others = replace(allotment, held=allotment.held - own.get(allotment.allotment_id, 0))
+        headrooms.append(Headroom(allotment=others, amount=amount, assumed_intensity_milligrams_per_kwh=assumed))
+    order = {name: depth for depth, name in enumerate(reversed(ancestors(path)))}
+    headrooms.sort(key=lambda item: (order[item.allotment.budget.path], *lock_order(item.allotment)[2:]))
+    return tuple(headrooms)
+
+
+def _open_and_lock(
+    tx: Transaction, wanted: Sequence[tuple[Budget, Window]], held: Collection[int]
+) -> tuple[Allotment, ...]:
+    """Open and lock the wanted allotments and those already held, in the global order; return the wanted ones."""
+    steps: list[tuple[tuple[datetime, str, str, str], Budget | None, Window, int]] = [
+        ((window.start, rule.path, rule.unit.value, rule.period.value), rule, window, 0) for rule, window in wanted
+    ]
+    asked = {key for key, *_ in steps}
+    steps += [
+        (lock_order(one), None, one.window, one.allotment_id)
+        for one in tx.allotments_by_id(held)
+        if lock_order(one) not in asked
+    ]
+    locked = []
+    for _, rule_or_none, window, allotment_id in sorted(steps, key=lambda step: step[0]):
+        if rule_or_none is None:
+            tx.allotment_by_id(allotment_id)
+        else:
+            locked.append(tx.allotment(rule_or_none, window))
+    return tuple(locked)
+
+
+def _asked(
+    budget: Budget, known: Mapping[Unit, int], named: Collection[Unit], energy: Energy, pue_ppm: int
+) -> tuple[int | None, int | None]:
+    """Return what is asked of a budget, and the assumed intensity it was priced with."""
+    if budget.unit in known:
+        return known[budget.unit], None
+    if budget.unit is Unit.ENERGY:
+        return energy.millijoules, None
+    if budget.unit is Unit.CARBON:
+        price = budget.unknown_intensity_milligrams_per_kwh
+        if price is None:
+            return None, None
+        return carbon_of(energy, CarbonIntensity(milligrams_per_kwh=price), pue_ppm=pue_ppm).micrograms, price
+    return (None if budget.unit in named else 0), None
+
+
+def refusals(headrooms: Sequence[Headroom]) -> tuple[Headroom, ...]:
+    """Return the enforced budgets that the request does not fit, unknown amounts included."""
+    return tuple(one for one in headrooms if one.allotment.budget.mode is BudgetMode.ENFORCE and not one.fits)
+
+
+def let_past(headrooms: Sequence[Headroom]) -> tuple[Headroom, ...]:
+    """Return the observing and warning budgets whose limit the request is known to pass."""
+    return tuple(
+        one
+        for one in headrooms
+        if one.allotment.budget.mode is not BudgetMode.ENFORCE and one.amount is not None and not one.fits
+    )

@@ -1,0 +1,23 @@
+"""The entry point of ``cagg``: runs a command and turns every expected error into one sentence and a status.
+
+Status 0: yes, done. 1: the answer is no. 2: no answer could be given. 130: interrupted. ``cagg run`` passes its
+command's status through and refuses with 125.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from cagg.cli._app import run_app
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status; None = the process's own arguments."""
+    return run_app(sys.argv[1:] if arguments is None else list(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
