@@ -21,7 +21,7 @@ from cagg.intensity import IntensitySeries, Zone
 from cagg.ports import Clock, Store, StoredForecast
 from cagg.quantities import PPM, ceil_div
 from cagg.settings import Settings, load_settings
-from cagg.spool import Spool
+from cagg.steps.spool import Spool
 from cagg.store.engine import open_store
 from cagg.windows import Window
 

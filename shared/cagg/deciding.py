@@ -300,7 +300,7 @@ def _deny(refused: Sequence[Headroom]) -> Deny:
         refused, key=lambda item: (item.allotment.available - (item.amount or 0), item.allotment.budget.path)
     )
     allotment = tightest.allotment
-    unit = allotment.budget.unit
+    path, unit, period = allotment.budget.path, allotment.budget.unit, allotment.budget.period
     return Deny(
         reason=Reason.BUDGET_EXCEEDED,
         message=(

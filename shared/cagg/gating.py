@@ -18,14 +18,14 @@ from typing import Any, Self
 
 from cagg.composition import PROCESS_RUN_ID, Components, code_version, compose
 from cagg.errors import CaggError, InvalidInput, NotAdmitted
-from cagg.outage import Outage
-from cagg.recording import Recorder
 from cagg.records import ReservationState
 from cagg.request import GateOptions, HostProfile, Request, RequestIdentity
-from cagg.running import GatedRun, RunSummary, enclosing_run
 from cagg.settings import Mode, Settings
-from cagg.situation import Situation, survey
-from cagg.spooling import replay_spool
+from cagg.steps.outage import Outage
+from cagg.steps.recording import Recorder
+from cagg.steps.running import GatedRun, RunSummary, enclosing_run
+from cagg.steps.situation import Situation, survey
+from cagg.steps.spooling import replay_spool
 from cagg.verdict import Admit, Decision, Defer, Reason
 from cagg.windows import format_duration
 

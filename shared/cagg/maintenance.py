@@ -11,13 +11,13 @@ from importlib.metadata import entry_points
 from cagg.budget import reservations
 from cagg.composition import Components
 from cagg.errors import CaggError, IntensityUnavailable, SigningRefused
-from cagg.expiring import book_expired
 from cagg.ledger.checkpoint import FileSigner, sign_checkpoint
 from cagg.ledger.sequencer import sequence
 from cagg.ports import HostRuns, RunState
 from cagg.records import ReservationState
-from cagg.settlements import record_settlement
-from cagg.spooling import replay_spool
+from cagg.steps.expiring import book_expired
+from cagg.steps.settlements import record_settlement
+from cagg.steps.spooling import replay_spool
 from cagg.windows import Window
 
 __all__ = ["MaintenanceReport", "load_hosts", "maintain"]

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 
 from cagg.budget.estimates import Estimate, estimate
 from cagg.composition import Components
-from cagg.deadlines import resolve_deadline
 from cagg.errors import StoreUnavailable
 from cagg.grid.chain import GridAnswer, GridQuality
 from cagg.intensity import IntensitySeries
@@ -16,7 +15,8 @@ from cagg.ports import HistoryPoint, StoredForecast
 from cagg.quantities import Energy, Power
 from cagg.records import Reservation, ReservationState
 from cagg.request import Request
-from cagg.running import GatedRun
+from cagg.steps.deadlines import resolve_deadline
+from cagg.steps.running import GatedRun
 from cagg.windows import Window
 
 __all__ = ["Situation", "survey"]

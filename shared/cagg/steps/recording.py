@@ -11,16 +11,16 @@ from cagg.budget import reservations
 from cagg.composition import Components
 from cagg.deciding import PLANNER_VERSION, Question, conclude, propose
 from cagg.errors import BudgetUnknown, StoreUnavailable
-from cagg.expiring import book_expired
 from cagg.ledger.bodies import request_body
 from cagg.ledger.entry import append, idempotency_key, read_body
-from cagg.outage import Outage, policy_body
 from cagg.ports import Transaction
 from cagg.quantities import PPM, CarbonIntensity, Energy, Unit, carbon_of
 from cagg.records import EntryDraft, EntryKind, Headroom, Reservation, ReservationState
 from cagg.request import RequestIdentity
-from cagg.settlements import record_settlement
-from cagg.situation import Situation
+from cagg.steps.expiring import book_expired
+from cagg.steps.outage import Outage, policy_body
+from cagg.steps.settlements import record_settlement
+from cagg.steps.situation import Situation
 from cagg.verdict import Admit, Decision, Defer, Deny, Reason, Review, Verdict
 from cagg.windows import format_instant, from_epoch_ms, to_epoch_ms, to_milliseconds
 

@@ -16,10 +16,10 @@ from cagg.composition import Components
 from cagg.errors import IdempotencyConflict, LedgerDamaged, ReservationConflict, StoreUnavailable
 from cagg.intensity import IntensitySeries
 from cagg.ledger.bodies import measurement_body, request_body
-from cagg.pricing import Priced, price
 from cagg.quantities import CarbonMass, Unit
 from cagg.records import EntryDraft, EntryKind, Reading, Settlement
-from cagg.settlements import amounts_of, append_next, carbon_if_moved, record_settlement
+from cagg.steps.pricing import Priced, price
+from cagg.steps.settlements import amounts_of, append_next, carbon_if_moved, record_settlement
 from cagg.verdict import Decision
 from cagg.windows import format_instant
 

@@ -12,9 +12,9 @@ from cagg.grid.series import slice_energy
 from cagg.intensity import IntensitySeries
 from cagg.ledger.entry import append
 from cagg.ports import Transaction
-from cagg.pricing import Priced
 from cagg.quantities import PPM, CarbonMass, Energy, Unit, ceil_div
 from cagg.records import Entry, EntryDraft, EntryKind, ReadingSlice, Reservation, Settlement
+from cagg.steps.pricing import Priced
 from cagg.windows import Window, to_milliseconds
 
 __all__ = ["amounts_of", "append_next", "carbon_if_moved", "record_settlement", "reservation_identity"]

@@ -9,7 +9,7 @@ from cagg.budget import reservations
 from cagg.ports import Transaction
 from cagg.quantities import Energy, Unit
 from cagg.records import EntryDraft, EntryKind, Reservation, Settlement
-from cagg.settlements import append_next, record_settlement, reservation_identity
+from cagg.steps.settlements import append_next, record_settlement, reservation_identity
 from cagg.windows import format_instant
 
 __all__ = ["book_expired"]

@@ -15,7 +15,7 @@ from cagg.ledger.entry import append, idempotency_key
 from cagg.records import EntryDraft, EntryKind
 from cagg.request import Purpose, Request
 from cagg.settings import Mode, OnStoreDown, Settings
-from cagg.situation import Situation
+from cagg.steps.situation import Situation
 from cagg.verdict import Admit, Decision, Deny, Reason, Verdict
 from cagg.windows import format_instant, to_epoch_ms
 
