@@ -8,21 +8,24 @@ import sys
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 from uuid import UUID
 
+from prefect.cache_policies import CachePolicy
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, FlowRunPolicy, State, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
-from prefect.exceptions import MissingContextError, Pause
+from prefect.exceptions import MissingContextError, Pause, PrefectException
 from prefect.flows import Flow
 from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
+from prefect.results import get_result_store
 from prefect.settings import get_current_settings
 from prefect.states import Completed, Scheduled
 from prefect.task_runners import TaskRunner
 from prefect.tasks import Task
+from prefect.utilities.callables import get_call_parameters
 from prefect.utilities.collections import visit_collection
 from prefect.utilities.visualization import get_task_viz_tracker
 
@@ -50,6 +53,9 @@ __all__ = [
     "drawing",
     "has_pending_futures",
     "gated_signature",
+    "map_over",
+    "restorable",
+    "retry_unless",
     "run_logger",
     "scope_of",
     "sync_client",
@@ -99,6 +105,95 @@ def has_pending_futures(*values: object) -> bool:
 
     visit_collection(list(values), visit_fn=look, return_data=False, max_depth=3)
     return bool(pending)
+
+
+def retry_unless(refusal: type[Exception], condition: Any) -> Any:
+    """Return a retry condition that is False after a refusal and as given otherwise; None as given means always."""
+
+    def refused(state: State[Any]) -> bool:
+        return isinstance(state.data, refusal)
+
+    if inspect.iscoroutinefunction(condition):
+
+        async def decide_async(task: Any, run: TaskRun, state: State[Any]) -> bool:
+            return not refused(state) and bool(await condition(task, run, state))
+
+        return decide_async
+
+    def decide(task: Any, run: TaskRun, state: State[Any]) -> bool:
+        return not refused(state) and (condition is None or bool(condition(task, run, state)))
+
+    return decide
+
+
+def restorable(task: Any, body: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """True when Prefect would take the result of this call from its store instead of running the body.
+
+    Computes the key as Prefect's task engine does (TaskRunEngine.compute_transaction_key, Prefect 3.8). A policy
+    that fails here fails there, and counts as no key.
+    """
+    policy, refresh = task.cache_policy, task.refresh_cache
+    if refresh or (refresh is None and get_current_settings().tasks.refresh_cache):
+        return False
+    flow = FlowRunContext.get()
+    try:
+        store = get_result_store().update_for_task(task, _sync=True)  # type: ignore[call-arg]  # dual function
+        if isinstance(policy, CachePolicy):
+            parameters = get_call_parameters(task.fn, args, dict(kwargs))
+            flow_run_id = flow.flow_run.id if flow is not None and flow.flow_run is not None else None
+            run = TaskRun(flow_run_id=flow_run_id, task_key=task.task_key, dynamic_key="")
+            with sync_client() as client:
+                context = TaskRunContext(
+                    task=task, task_run=run, parameters=parameters, result_store=store, client=client
+                )
+            flow_parameters = flow.parameters if flow is not None else None
+            key = policy.compute_key(context, inputs=parameters, flow_parameters=flow_parameters or {})
+        else:
+            key = task.result_storage_key
+        return key is not None and bool(store.exists(key, _sync=True))  # type: ignore[call-arg]
+    except (PrefectException, ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError):
+        return False
+
+
+def map_over(
+    task: Any,
+    bind: Callable[[dict[str, Any]], tuple[Task[..., Any], Callable[[PrefectFuture[Any]], None]]],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    wait_for: Any,
+) -> Any:
+    """Map a task as its runner does, with a task of its own for each element.
+
+    Args:
+        task: the mapped task.
+        bind: called with each element's parameters; returns the task that runs it and what to do when it has ended.
+        args, kwargs: the arguments of ``map``.
+        wait_for: what every element waits for.
+    """
+    context = FlowRunContext.get()
+    if context is None:
+        raise RuntimeError("a task is mapped inside a flow")
+    parameters = get_call_parameters(task.fn, args, dict(kwargs), apply_defaults=False)
+    return TaskRunner.map(cast(Any, _EachOnItsOwn(context.task_runner, bind)), task, parameters, wait_for)
+
+
+class _EachOnItsOwn:
+    """Stands in for a task runner while it expands a map, so that it submits another task for each element."""
+
+    def __init__(self, runner: TaskRunner[Any], bind: Callable[[dict[str, Any]], Any]) -> None:
+        self._runner = runner
+        self._bind = bind
+
+    def submit(self, task: object, parameters: dict[str, Any], wait_for: Any = None, dependencies: Any = None) -> Any:
+        """Submit the element's own task instead of the mapped one."""
+        del task
+        bound, done = self._bind(parameters)
+        future = self._runner.submit(bound, parameters, wait_for=wait_for, dependencies=dependencies)
+        future.add_done_callback(done)
+        return future
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runner, name)
 
 
 class RunScope:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from cagg_prefect.compat import Flow, FlowRunContext, TaskRunContext, sync_clien
 from cagg_prefect.metering import wrap
 from cagg_prefect.naming import HOST, inputs_digest
 from cagg_prefect.runs import RootRun, root_run
-from cagg_prefect.shapes import GatedWork, gated_class, move_binding
+from cagg_prefect.shapes import GatedWork, gated_class, move_binding, recast
 
 __all__ = ["gate_flow"]
 
@@ -34,8 +33,7 @@ class _GatedFlow(GatedWork):
 
 def gate_flow(flow: Flow[..., Any], options: GateOptions) -> Flow[..., Any]:
     """Return a copy of the flow with a gate; name, hooks, retries, entry point and version stay as they were."""
-    gated = copy.copy(flow)
-    gated.__class__ = gated_class(_GatedFlow, type(flow))
+    gated: Flow[..., Any] = recast(flow, gated_class(_GatedFlow, type(flow)))
     subject = Subject(options=options, name=flow.name)
     gated.__dict__.update(cagg_options=options, cagg_body=flow.fn, cagg_class=type(flow), cagg_subject=subject)
     gated.fn = wrap(flow.fn, _FlowGate(subject=subject, flow=flow), artifact=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable
 from typing import Any
 
 from cagg.request import GateOptions
 
-__all__ = ["GatedWork", "gated_class", "move_binding"]
+__all__ = ["GatedWork", "gated_class", "move_binding", "recast"]
 
 
 class GatedWork:
@@ -27,13 +26,19 @@ class GatedWork:
 
     def ungated(self) -> Any:
         """Return a copy without the gate, so that Prefect builds variants from the plain body and meters once."""
-        plain: Any = copy.copy(self)
-        plain.__class__ = self.cagg_class
+        plain = recast(self, self.cagg_class)
         plain.fn = self.cagg_body
         move_binding(getattr(self, "fn", None), plain.fn)
         for name in ("cagg_options", "cagg_body", "cagg_class", "cagg_subject"):
             plain.__dict__.pop(name, None)
         return plain
+
+
+def recast(work: object, shape: type[Any]) -> Any:
+    """Return a copy of a task or flow as an instance of another class; attributes are shared, as with ``copy``."""
+    made = object.__new__(shape)
+    made.__dict__.update(work.__dict__)
+    return made
 
 
 @functools.cache

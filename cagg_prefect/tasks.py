@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from cagg.verdict import Admit, Decision
 from cagg_prefect.asking import Admission, Skip, Subject, Ungated, Way, ask, build_request, may_skip, skipped
 from cagg_prefect.compat import (
     FlowRunContext,
+    PrefectFuture,
     State,
     Task,
     TaskRunContext,
@@ -22,14 +23,18 @@ from cagg_prefect.compat import (
     has_pending_futures,
     map_over,
     restorable,
+    retry_unless,
     scope_of,
 )
 from cagg_prefect.metering import never_ran, wrap
 from cagg_prefect.naming import HOST, LOCAL, inputs_digest
 from cagg_prefect.runs import RootRun, root_run
-from cagg_prefect.shapes import GatedWork, gated_class, move_binding
+from cagg_prefect.shapes import GatedWork, gated_class, move_binding, recast
 
 __all__ = ["gate_task"]
+
+_NOT_ENTERED = frozenset({"Cached", "NotReady"})
+"""Names of states in which a task run ends without its body having been called."""
 
 
 class _Call:
@@ -77,6 +82,12 @@ class _Call:
             return Skip(value=skipped(decision))
         raise NotAdmitted(decision)
 
+    def close_when_restored(self, future: PrefectFuture[Any]) -> None:
+        """Settle an admission when a submitted run took its result from elsewhere. Another process may have run the
+        body, so the state has to say it."""
+        if future.state.name in _NOT_ENTERED:
+            self.close()
+
     def close(self) -> None:
         """Settle an admission that no attempt used."""
         from cagg_prefect.opening import open_gate
@@ -90,6 +101,13 @@ class _GatedTask(GatedWork):
     """Mixed into the class of a task; asks where Prefect would create the task run."""
 
     cagg_subject: Subject
+    cagg_retry: Any
+
+    def ungated(self) -> Any:
+        """Return a copy without the gate and with the retry condition that the person gave."""
+        plain = super().ungated()
+        plain.retry_condition_fn = plain.__dict__.pop("cagg_retry")
+        return plain
 
     def with_options(self, *args: Any, **changes: Any) -> Any:
         """Return a task with other options and the same gate."""
@@ -138,7 +156,7 @@ class _GatedTask(GatedWork):
         except BaseException:
             call.close()
             raise
-        future.add_done_callback(lambda _: call.close())
+        future.add_done_callback(call.close_when_restored)
         if not return_state:
             return future
         future.wait()
@@ -155,12 +173,12 @@ class _GatedTask(GatedWork):
             )
         calls: list[_Call] = []
 
-        def bind(parameters: dict[str, Any]) -> tuple[Task[..., Any], _Call]:
+        def bind(parameters: dict[str, Any]) -> tuple[Task[..., Any], Callable[[PrefectFuture[Any]], None]]:
             call = self._new_call((), parameters)
             if not calls and self._may_ask((), parameters, wait_for):
                 call.ask_first()
             calls.append(call)
-            return self._bound(call), call
+            return self._bound(call), call.close_when_restored
 
         futures = map_over(task, bind, args, kwargs, wait_for)
         if not return_state:
@@ -215,12 +233,11 @@ class _GatedTask(GatedWork):
 
 def gate_task(task: Task[..., Any], options: GateOptions) -> Task[..., Any]:
     """Return a copy of the task with a gate; name, key, cache policy, retries and hooks stay as they were."""
-    gated: Any = copy.copy(task)
-    gated.__class__ = gated_class(_GatedTask, type(task))
+    gated = recast(task, gated_class(_GatedTask, type(task)))
     subject = Subject(options=options, name=task.name)
     gated.__dict__.update(cagg_options=options, cagg_body=task.fn, cagg_class=type(task), cagg_subject=subject)
     gated.fn = wrap(task.fn, _Call(subject, None, None))
-    gated.retry_condition_fn = _RetryUnlessDenied
+    gated.cagg_retry, gated.retry_condition_fn = task.retry_condition_fn, retry_unless(NotAdmitted, task.retry_condition_fn)
     move_binding(task.fn, gated.fn)
     return gated  # type: ignore[no-any-return]
 
@@ -231,5 +248,3 @@ def _background_request(subject: Subject, context: TaskRunContext) -> Request:
     identity = RequestIdentity(host=HOST, root_run_id=run_id, task_key=subject.name)
     return build_request(subject, identity, None, can_defer=False, labels={"task_run_id": run_id})
 
-
-_RetryUnlessDenied = None

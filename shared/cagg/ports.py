@@ -362,6 +362,18 @@ class LedgerRows(Protocol):
         """Rows by table (log, entry, queue, leaf, tile, checkpoint), of any log, for verification."""
         ...
 
+    def duplicate_entries(self) -> Sequence[str]:
+        """Ids of entries that share an idempotency key or have several leaves, for verification."""
+        ...
+
+    def unplaced_entries(self) -> Sequence[str]:
+        """Ids of entries without a leaf that do not wait in the queue either, for verification."""
+        ...
+
+    def queue_faults(self) -> Sequence[str]:
+        """Ids of queue rows whose entry is missing or has another leaf hash, for verification."""
+        ...
+
     def put_blob(self, digest: str, data: bytes) -> None:
         """Store content-addressed bytes; the same digest again is kept as it is."""
         ...

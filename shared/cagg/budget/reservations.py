@@ -17,15 +17,23 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from cagg.budget._auditing import audit
-from cagg.budget._guards import check_epoch, ended, existing, lease_of, replaced, what_next
+from cagg.budget._guards import (
+    check_epoch,
+    check_room,
+    check_same_request,
+    ended,
+    existing,
+    lease_of,
+    what_next,
+)
 from cagg.budget._locking import INT64_MAX, lock, move
 from cagg.budget._settling import check_amounts, end, settlement_of
 from cagg.budget.headroom import assess, let_past, refusals
-from cagg.budget.tree import ancestors, format_amount, require_path
+from cagg.budget.tree import ancestors, require_path
 from cagg.errors import InvalidInput, ReservationConflict
 from cagg.ports import Transaction
 from cagg.quantities import Energy, Power, Unit
-from cagg.records import Allotment, BudgetMode, Headroom, Hold, Reservation, ReservationState, Settlement
+from cagg.records import Headroom, Hold, Reservation, ReservationState, Settlement
 from cagg.windows import require_utc
 
 __all__ = [
@@ -84,7 +92,7 @@ def hold(
     """
     now = tx.now()
     before = tx.reservation(reservation.request_key)
-    _check_same_request(before, reservation)
+    check_same_request(before, reservation)
     wanted: dict[int, Headroom] = {}
     for item in headrooms:
         unit = item.allotment.budget.unit
@@ -96,7 +104,7 @@ def hold(
     locked = lock(tx, {*wanted, *own})
     for allotment in locked:
         if allotment.allotment_id in wanted:
-            _check_room(allotment, wanted[allotment.allotment_id], own.get(allotment.allotment_id, 0), allow_over)
+            check_room(allotment, wanted[allotment.allotment_id], own.get(allotment.allotment_id, 0), allow_over)
     for allotment in locked:
         which = allotment.allotment_id
         amount = (wanted[which].amount or 0) if which in wanted else 0
@@ -128,39 +136,11 @@ def remember(tx: Transaction, reservation: Reservation) -> Reservation:
         ReservationConflict: as :func:`hold`.
     """
     before = tx.reservation(reservation.request_key)
-    _check_same_request(before, reservation)
+    check_same_request(before, reservation)
     stored = _merged(before, reservation, tx.now())
     stored = replace(stored, holds=() if before is None else before.holds)
     tx.put_reservation(stored)
     return stored
-
-
-def _check_same_request(before: Reservation | None, after: Reservation) -> None:
-    if not after.open:
-        raise ReservationConflict(
-            f"a reservation that is {after.state} cannot be stored here; settle or release the stored one instead."
-        )
-    if before is None:
-        if after.state is ReservationState.RUNNING:
-            raise ReservationConflict(
-                f"request {after.request_key[:12]} has no reservation yet; place it as waiting, then start it."
-            )
-        return
-    for name in ("series_key", "host", "root_run_id", "task_key", "attempt"):
-        if getattr(before, name) != getattr(after, name):
-            raise ReservationConflict(
-                f"request key {after.request_key[:12]} belongs to another request ({name} {getattr(before, name)!r}, "
-                f"asked was {getattr(after, name)!r}); ask with a key of its own."
-            )
-    if not before.open:
-        raise ReservationConflict(f"{ended(before)}; {what_next(before)}")
-    if before.state is not after.state:
-        raise ReservationConflict(
-            f"the reservation of request {before.request_key[:12]} is {before.state}, not {after.state}; "
-            "read it again before changing it."
-        )
-    if before.lease_epoch != after.lease_epoch:
-        raise ReservationConflict(replaced(before, after.lease_epoch))
 
 
 def _merged(before: Reservation | None, after: Reservation, now: datetime) -> Reservation:
@@ -179,22 +159,6 @@ def _merged(before: Reservation | None, after: Reservation, now: datetime) -> Re
     )
 
 
-def _check_room(allotment: Allotment, asked: Headroom, own: int, allow_over: frozenset[int]) -> None:
-    """Check the invariant a second time, against the counters as they are locked now."""
-    others = replace(allotment, held=allotment.held - own)
-    budget = allotment.budget
-    if (asked.amount or 0) > INT64_MAX - others.held:
-        raise InvalidInput(f"the holds on budget {budget.path} would pass 2^63-1; correct the amount {asked.amount}.")
-    if budget.mode is not BudgetMode.ENFORCE or allotment.allotment_id in allow_over:
-        return
-    if not Headroom(allotment=others, amount=asked.amount).fits:
-        wanted = "an unknown amount" if asked.amount is None else format_amount(budget.unit, asked.amount)
-        raise ReservationConflict(
-            f"budget {budget.path} has {format_amount(budget.unit, others.available)} left this {budget.period} and "
-            f"is enforced, so {wanted} cannot be held; ask again or raise the limit with `cagg budget set`."
-        )
-
-
 # ---- the life of a reservation ------------------------------------------------------------------------------------
 
 
@@ -204,8 +168,7 @@ def start(
     """Turn a waiting reservation into a running one, with a lease and the next epoch as its fencing token.
 
     One that runs but never reported since its start may be started again, because the worker that was told so may
-    have died before it heard: the first epoch is then fenced off, and what it used is charged to nobody but the
-    second one's hold.
+    have died before it heard. The first epoch is then fenced off for good: it can neither beat nor settle.
 
     Args:
         tx: the transaction.

@@ -5,9 +5,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from cagg.errors import InvalidInput, StoreUnavailable
@@ -127,8 +141,8 @@ class BudgetRowsSql:
     def budgets(self, path: str | None = None) -> Sequence[Budget]:
         """Current budgets of exactly this path; all of them for None; ordered by path, unit, period."""
         if path is None:
-            return [_budget(row) for row in _BUDGETS.rows(self.connection)]
-        return [_budget(row) for row in _BUDGETS_OF.rows(self.connection, path=path)]
+            return [_budget(_named(t.budget, row)) for row in _BUDGETS.rows(self.connection)]
+        return [_budget(_named(t.budget, row)) for row in _BUDGETS_OF.rows(self.connection, path=path)]
 
     def put_budget(self, budget: Budget, at: datetime) -> None:
         """Insert a budget or its next version."""
@@ -168,13 +182,14 @@ class BudgetRowsSql:
                 overrun=0,
             )
             row = _LOCK_PERIOD.row(self.connection, **key)
-        return _allotment(row, budget)
+        return _allotment(_named(t.allotment, row), budget)
 
     def allotment_by_id(self, allotment_id: int) -> Allotment:
         """Return an allotment, locked; raises InvalidInput when there is none with this id."""
-        row = _LOCK_ALLOTMENT.row(self.connection, allotment_id=allotment_id)
-        if row is None:
+        found = _LOCK_ALLOTMENT.row(self.connection, allotment_id=allotment_id)
+        if found is None:
             raise InvalidInput(f"allotment {allotment_id} does not exist; open it through its budget and period.")
+        row = _named(t.allotment, found)
         return _allotment(row, self._budget_of(row))
 
     def allotments(self, path: str | None = None) -> Sequence[Allotment]:
@@ -201,7 +216,7 @@ class BudgetRowsSql:
             starts_us=to_us(window.start),
             ends_us=to_us(window.end),
         )
-        return [_allotment(row, budget) for row in rows]
+        return [_allotment(_named(t.allotment, row), budget) for row in rows]
 
     def set_allotment_limit(self, allotment_id: int, limit: int) -> None:
         """Change the limit of an open period."""
@@ -220,7 +235,7 @@ class BudgetRowsSql:
             raise StoreUnavailable(
                 f"the budget of allotment {row.allotment_id} ({row.path}) is missing; restore a backup of the store."
             )
-        return _budget(found)
+        return _budget(_named(t.budget, found))
 
     # ---- journal ----
 
@@ -250,13 +265,13 @@ class BudgetRowsSql:
         """Journal rows of one request, in the order in which they were posted."""
         return [
             JournalRow(
-                allotment_id=row.allotment_id,
-                request_key=row.request_key,
-                kind=row.kind,
-                d_held=row.d_held,
-                d_spent=row.d_spent,
-                d_overrun=row.d_overrun,
-                at=from_us(row.at_us),
+                allotment_id=row[0],
+                request_key=row[1],
+                kind=row[2],
+                d_held=row[3],
+                d_spent=row[4],
+                d_overrun=row[5],
+                at=from_us(row[6]),
             )
             for row in _JOURNAL_OF.rows(self.connection, request_key=request_key)
         ]
@@ -272,7 +287,7 @@ class BudgetRowsSql:
         row = _RESERVATION.row(self.connection, request_key=request_key)
         if row is None:
             return None
-        return _reservation(row, self._holds(request_key))
+        return _reservation(_named(t.reservation, row), self._holds(request_key))
 
     def reservations(
         self,
@@ -302,7 +317,7 @@ class BudgetRowsSql:
         )
         holds: dict[str, list[Hold]] = defaultdict(list)
         for row in found:
-            holds[row.request_key].append(_hold(row))
+            holds[row[0]].append(_hold(row[1:]))
         return [_reservation(row, holds[row.request_key]) for row in rows]
 
     def due(
@@ -368,6 +383,11 @@ class BudgetRowsSql:
 # ---- rows as values -----------------------------------------------------------------------------------------------
 
 
+def _named(table: Table, row: Sequence[Any]) -> SimpleNamespace:
+    """Return a row of all columns of a table with its fields by name; the driver gives bare tuples."""
+    return SimpleNamespace(**dict(zip(table.c.keys(), row, strict=True)))
+
+
 def _budget(row: Any) -> Budget:
     return Budget(
         path=row.path,
@@ -395,7 +415,8 @@ def _allotment(row: Any, budget: Budget) -> Allotment:
 
 
 def _hold(row: Any) -> Hold:
-    return Hold(allotment_id=row.allotment_id, unit=Unit(row.unit), amount=row.amount)
+    allotment_id, unit, amount = row
+    return Hold(allotment_id=allotment_id, unit=Unit(unit), amount=amount)
 
 
 def _us(instant: datetime | None) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select
+from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select
 
 from cagg.errors import LedgerDamaged
 from cagg.ports import AuditRow, Checkpoint, HistoryPoint
@@ -114,6 +114,26 @@ _AUDIT = Statement(
     .order_by(_l.leaf_index)
 )
 
+_SAME_KEY = Statement(
+    select(func.min(_e.entry_id)).where(_e.log_id == _LOG).group_by(_e.idempotency_key).having(func.count() > 1)
+)
+_SEVERAL_LEAVES = Statement(
+    select(_l.entry_id).where(_l.log_id == _LOG).group_by(_l.entry_id).having(func.count() > 1)
+)
+_WAITING = (_q.log_id == _e.log_id) & (_q.entry_id == _e.entry_id)
+_UNPLACED = Statement(
+    select(_e.entry_id)
+    .select_from(_FROM.outerjoin(t.queue, _WAITING))
+    .where(_e.log_id == _LOG, _l.entry_id.is_(None), _q.entry_id.is_(None))
+    .order_by(_e.entry_id)
+)
+_QUEUE_FAULTS = Statement(
+    select(_q.entry_id)
+    .select_from(t.queue.outerjoin(t.entry, _WAITING))
+    .where(_q.log_id == _LOG, or_(_e.entry_id.is_(None), _e.leaf_hash != _q.leaf_hash))
+    .order_by(_q.queue_id)
+)
+
 
 class LedgerRowsSql:
     """Implements :class:`cagg.ports.LedgerRows`."""
@@ -208,6 +228,19 @@ class LedgerRowsSql:
                     entry_leaf_hash=row[6],
                     columns=dict(zip(CACHE_COLUMNS, row[7:], strict=True)) if present else None,
                 )
+
+    def duplicate_entries(self) -> Sequence[str]:
+        """Ids of entries that share an idempotency key or have several leaves."""
+        found = [row[0] for row in _SAME_KEY.rows(self.connection, log_id=self._log_id)]
+        return sorted({*found, *(row[0] for row in _SEVERAL_LEAVES.rows(self.connection, log_id=self._log_id))})
+
+    def unplaced_entries(self) -> Sequence[str]:
+        """Ids of entries without a leaf that do not wait in the queue either."""
+        return [row[0] for row in _UNPLACED.rows(self.connection, log_id=self._log_id)]
+
+    def queue_faults(self) -> Sequence[str]:
+        """Ids of queue rows whose entry is missing or has another leaf hash."""
+        return [row[0] for row in _QUEUE_FAULTS.rows(self.connection, log_id=self._log_id)]
 
     def history(self, task_key: str, limit: int) -> Sequence[HistoryPoint]:
         """Newest measurements of a task, newest first."""

@@ -207,6 +207,7 @@ journal = Table(
     Column("d_overrun", BigInteger, nullable=False),
     Column("at_us", BigInteger, nullable=False),
     Index("cagg_journal_allotment", "allotment_id"),
+    Index("cagg_journal_request", "request_key"),
 )
 
 forecast = Table(

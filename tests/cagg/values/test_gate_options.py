@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -189,7 +190,8 @@ def test_budget_paths(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["", "/", "/a", "a/", "a//b", " a", "a /b", "a/./b", "../a", "a\nb/c", "a/\x00", "/".join("a" * 17), "a" * 513]
+    "path",
+    ["", "/", "/a", "a/", "a//b", " a", "a /b", "a/./b", "../a", "a\nb/c", "a/\x00", "/".join("a" * 17), "a" * 513],
 )
 def test_bad_budget_paths(path: str) -> None:
     with pytest.raises(InvalidInput):
@@ -204,6 +206,7 @@ IDENTITIES = st.builds(
     ordinal=st.integers(0, 3),
     inputs_digest=st.text(max_size=3),
     attempt=st.integers(1, 3),
+    incarnation=st.integers(0, 2),
 )
 
 
@@ -228,8 +231,9 @@ def test_an_attempt_is_new_and_its_series_is_not() -> None:
 
 def test_keys_are_the_same_for_ever() -> None:
     identity = RequestIdentity(host="prefect", root_run_id="run-1", task_key="flow/task", ordinal=2, attempt=3)
-    assert identity.series_key == "5102715c02491e9232f2522c7969ca55c38e211375a6d7335430d8d99ba1dae3"
-    assert identity.key == "80b286cd91c90ab7d8d8c4903e1610873a3d650b7228ba5c25a21a7892a8b298"
+    series = sha256(b'["cagg/series/1","prefect","run-1","flow/task",2,""]').hexdigest()
+    assert identity.series_key == series == "5102715c02491e9232f2522c7969ca55c38e211375a6d7335430d8d99ba1dae3"
+    assert identity.key == sha256(f'["cagg/request/1","{series}",3,0]'.encode()).hexdigest()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -25,7 +26,9 @@ from cagg.windows import (
 )
 
 INSTANTS = st.datetimes(
-    min_value=datetime(1990, 1, 1), max_value=datetime(2090, 1, 1), timezones=st.just(UTC)  # noqa: DTZ001 - bounds
+    min_value=datetime(1990, 1, 1),  # noqa: DTZ001 - the strategy adds the zone
+    max_value=datetime(2090, 1, 1),  # noqa: DTZ001 - the strategy adds the zone
+    timezones=st.just(UTC),
 )
 
 
@@ -42,14 +45,17 @@ def test_naive_instants_are_refused_with_the_remedy() -> None:
         require_utc("2026-11-23T06:00:00Z")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("text", ["", "tomorrow", "06:00", "2026-13-01T00:00:00Z", "2026-02-30T00:00:00Z", "1764000000"])
+@pytest.mark.parametrize(
+    "text", ["", "tomorrow", "06:00", "2026-13-01T00:00:00Z", "2026-02-30T00:00:00Z", "1764000000"]
+)
 def test_other_text_is_no_instant(text: str) -> None:
     with pytest.raises(InvalidInput, match="is not a date and time"):
         parse_instant(text)
 
 
 @pytest.mark.parametrize(
-    "text", ["2026-11-23T06:00:00Z", "2026-11-23T07:00:00+01:00", " 2026-11-23 06:00+00:00 ", "2026-11-22T22:00:00-08:00"]
+    "text",
+    ["2026-11-23T06:00:00Z", "2026-11-23T07:00:00+01:00", " 2026-11-23 06:00+00:00 ", "2026-11-22T22:00:00-08:00"],
 )
 def test_offsets_are_converted(text: str) -> None:
     instant = parse_instant(text)
@@ -73,6 +79,8 @@ def test_offsets_are_converted(text: str) -> None:
         ("P1DT2H", 93_600),
         ("P1W", 604_800),
         ("PT0.5S", 0.5),
+        ("PT1,5H", 5_400),
+        ("P0.5D", 43_200),
     ],
 )
 def test_durations_are_read(text: str, seconds: float) -> None:
@@ -80,7 +88,27 @@ def test_durations_are_read(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "30", "m", "-30m", "0m", "0 s", "PT0S", "P1M", "P1Y", "P", "PT", "1h30", "30m1h", "nan s", "inf", "P-1D"]
+    "text",
+    [
+        "",
+        "30",
+        "m",
+        "-30m",
+        "0m",
+        "0 s",
+        "PT0S",
+        "P1M",
+        "P1Y",
+        "P",
+        "PT",
+        "1h30",
+        "30m1h",
+        "nan s",
+        "inf",
+        "P-1D",
+        "P1DT",
+        "PT1H/2026-01-01",
+    ],
 )
 def test_other_durations_are_refused_in_one_sentence(text: str) -> None:
     with pytest.raises(InvalidInput) as caught:
@@ -97,19 +125,27 @@ def test_a_duration_is_longer_than_zero(duration: timedelta) -> None:
 
 @given(st.text(max_size=20))
 def test_any_text_is_a_duration_or_refused(text: str) -> None:
-    try:
+    with suppress(InvalidInput):
         assert parse_duration(text) > timedelta(0)
-    except InvalidInput as error:
-        assert str(error)
 
 
-@pytest.mark.parametrize("digits", ["9" * 12, "9" * 30, "9" * 400])
-@pytest.mark.parametrize("unit", ["d", "h", "s", "ms"])
-def test_absurdly_long_durations_are_refused(digits: str, unit: str) -> None:
-    try:
-        parse_duration(digits + unit)
-    except InvalidInput as error:
-        assert str(error)
+@pytest.mark.parametrize("digits", ["9" * 16, "9" * 30, "9" * 400])
+@pytest.mark.parametrize("form", ["{}d", "{}h", "{}s", "{}ms", "P{}D", "PT{}S"])
+def test_absurdly_long_durations_are_refused(digits: str, form: str) -> None:
+    with pytest.raises(InvalidInput, match=r"longer than a century|needs a number"):
+        parse_duration(form.format(digits))
+
+
+def test_a_century_is_the_longest_duration() -> None:
+    assert parse_duration("36525d") == timedelta(days=36_525)
+    with pytest.raises(InvalidInput, match="longer than a century"):
+        parse_duration(timedelta(days=36_525, microseconds=1))
+
+
+@given(st.from_regex(r"P[0-9YMWDTHS.,]{0,12}", fullmatch=True))
+def test_any_iso_duration_is_read_or_refused(text: str) -> None:
+    with suppress(InvalidInput):
+        assert parse_duration(text) > timedelta(0)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +227,6 @@ def test_naive_and_unknown_input_to_the_next_time_of_day() -> None:
 def test_the_ledgers_form_of_an_instant() -> None:
     instant = datetime(2026, 3, 29, 7, 0, 0, 5, tzinfo=timezone(timedelta(hours=1)))
     assert format_instant(instant) == "2026-03-29T06:00:00.000005Z"
-    assert format_instant(datetime(999, 1, 1, tzinfo=UTC)).endswith("-01-01T00:00:00.000000Z")
 
 
 @given(INSTANTS)
@@ -249,7 +284,7 @@ def test_a_window_keeps_utc() -> None:
     local = timezone(timedelta(hours=5))
     assert Window(start=A.astimezone(local), end=B.astimezone(local)) == Window(start=A, end=B)
     assert Window(start=A.astimezone(local), end=B).start.tzinfo is UTC
-    with pytest.raises(InvalidInput, match="a window's start .* no UTC offset"):
+    with pytest.raises(InvalidInput, match=r"a window's start .* no UTC offset"):
         Window(start=A.replace(tzinfo=None), end=B)
     with pytest.raises(InvalidInput, match="no UTC offset"):
         Window(start=A, end=B).contains(A.replace(tzinfo=None))

@@ -18,7 +18,7 @@ from cagg.energy.devices import Holding
 from cagg.energy.sources.visible_devices import Selector, visible_devices
 from cagg.errors import MeterUnavailable, MissingExtra
 from cagg.ports import Clock, Sample
-from cagg.provenance import Grade
+from cagg.provenance import Grade, worst_grade
 from cagg.quantities import PPM
 
 __all__ = ["Nvml", "NvmlSource", "driver_present", "find_nvml"]
@@ -208,12 +208,12 @@ class NvmlSource:
     def _by_assignment(self, grade: Grade, reason: str) -> Holding:
         part = PPM if self._assigned else 0
         method = "device assigned to this process" if self._assigned else "device not assigned to this process"
-        return Holding(dynamic_ppm=part, idle_ppm=part, grade=max(grade, self.grade), method=method, reason=reason)
+        return Holding(dynamic_ppm=part, idle_ppm=part, grade=worst_grade(grade, self.grade), method=method, reason=reason)
 
     def _shared(self, holders: set[int], ours: set[int]) -> Holding:
         """Share by streaming-multiprocessor utilisation summed over the samples since the last call."""
         idle = PPM * len(ours) // len(holders)
-        best = max(self.grade, Grade.B)
+        best = worst_grade(self.grade, Grade.B)
         try:
             with self._lock:
                 samples = list(self._call("nvmlDeviceGetProcessUtilization", self._last_seen))

@@ -62,7 +62,7 @@ def check_url(url: str, setting: str) -> str:
     return url.strip().rstrip("/")
 
 
-class _Transient(Exception):  # noqa: N818  (never leaves this module)
+class _Transient(Exception):
     """A failure that may pass; ``wait_seconds`` is what the server asked for."""
 
     def __init__(self, reason: str, wait_seconds: float | None = None) -> None:
@@ -87,7 +87,7 @@ class _Deadline:
         return _Attempt(self._clock, max(_LEAST_SECONDS, min(self._policy.timeout_seconds, self.left_seconds())))
 
     def worth_another(self, error: Exception) -> bool | float:
-        """Hook of the retry loop: False to stop, True for its own back-off, or the seconds that the server asked for."""
+        """Hook of the retry loop: False stops, True waits as it likes, a number waits as the server asked."""
         if not isinstance(error, _Transient):
             return False
         wait = error.wait_seconds or 0.0

@@ -50,15 +50,17 @@ class ClimatologyProvider:
 
     def fetch(self, zone: Zone, window: Window) -> IntensitySeries:
         """Return hourly means over the window, whole hours; raises IntensityUnavailable for an unknown zone."""
+        mean = self._cells(zone, window).mean
+        points = tuple(
+            IntensityPoint(
+                window=Window(start=hour, end=hour + _HOUR),
+                intensity=CarbonIntensity(milligrams_per_kwh=mean[_cell(hour)]),
+            )
+            for hour in _hours(window)
+        )
         return IntensitySeries(
             zone=zone,
-            points=tuple(
-                IntensityPoint(
-                    window=Window(start=hour, end=hour + _HOUR),
-                    intensity=CarbonIntensity(milligrams_per_kwh=self._cells(zone, window).mean[_cell(hour)]),
-                )
-                for hour in _hours(window)
-            ),
+            points=points,
             convention=self.convention,
             kind=self.kind,
             source=f"{self.name} {CLIMATOLOGY_EDITION}",

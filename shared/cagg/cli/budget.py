@@ -1,0 +1,226 @@
+"""``cagg budget set`` and ``cagg budget show``: create or change a limit, see where all of them stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cagg.cli._output import Json, amount_bar, answer, line, when
+from cagg.errors import BudgetUnknown, InvalidInput
+from cagg.quantities import CarbonIntensity
+from cagg.records import Budget, BudgetMode, EntryDraft, EntryKind
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cagg.budget.tree import BudgetLine
+    from cagg.ports import Transaction
+    from cagg.settings import Settings
+
+__all__ = ["app", "budget_line_json", "print_budgets", "record_budget"]
+
+app = typer.Typer(help="Set limits and see where budgets stand.", no_args_is_help=True)
+
+_ORDER = (BudgetMode.OBSERVE, BudgetMode.WARN, BudgetMode.ENFORCE)
+
+
+@app.command("set")
+def set_(
+    *,
+    path: Annotated[str, typer.Argument(help="Whose budget, for example acme/ml/nightly.")],
+    limit: Annotated[str, typer.Argument(help="Limit per period, for example '2 kg/month' or '30 kWh/week'.")],
+    mode: Annotated[str | None, typer.Option(help="observe, warn or enforce; a new budget starts in observe.")] = None,
+    period: Annotated[str | None, typer.Option(help="day, week, month, quarter, year or total.")] = None,
+    time_zone: Annotated[str | None, typer.Option(help="Zone whose midnights bound the periods.")] = None,
+    unknown_intensity: Annotated[
+        str | None, typer.Option(help="What a kWh costs while the grid is unknown, '500 g/kWh', or 'deny'.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Create a budget, or change it; what is not said stays as it was. The change is an entry in the ledger."""
+    from cagg.budget.tree import format_limit, parse_limit
+    from cagg.cli._context import components
+
+    unit, amount, parsed_period = parse_limit(_with_period(limit, period))
+    wanted_mode = _mode(mode)
+    parts = components()
+    with parts.store.transaction() as tx:
+        before = next(
+            (item for item in tx.budgets(path) if (item.unit, item.period) == (unit, parsed_period)),
+            None,
+        )
+        unknown = None if before is None else before.unknown_intensity_milligrams_per_kwh
+        if unknown_intensity is not None:
+            unknown = None if unknown_intensity == "deny" else _price(unknown_intensity)
+        stored = record_budget(
+            tx,
+            Budget(
+                path=path,
+                unit=unit,
+                period=parsed_period,
+                time_zone=time_zone or (before.time_zone if before else _default_zone(parts.settings)),
+                limit=amount,
+                mode=wanted_mode or (before.mode if before else BudgetMode.OBSERVE),
+                unknown_intensity_milligrams_per_kwh=unknown,
+            ),
+            before,
+        )
+    changed = before is None or stored.version != before.version
+    document = {"changed": changed, "created": before is None, "budget": _budget_json(stored)}
+
+    def people(to: Console) -> None:
+        verb = "is set to" if before is None else ("is now" if changed else "stays at")
+        line(to, f"Budget {path} {verb} {format_limit(stored)} in mode {stored.mode} ({stored.time_zone}).")
+        if stored.mode is not BudgetMode.ENFORCE:
+            line(to, f"Nothing is refused in this mode; --mode enforce makes the limit hold: cagg budget set {path} "
+                     f"'{limit}' --mode enforce", style="dim")
+
+    return answer(document, people, json=json)
+
+
+def record_budget(tx: Transaction, budget: Budget, before: Budget | None) -> Budget:
+    """Store a budget and its ledger entry in the caller's transaction; an unchanged one leaves no entry."""
+    from cagg.budget.tree import set_budget
+    from cagg.ledger.entry import append
+
+    stored = set_budget(tx, budget)
+    if before is not None and stored.version == before.version:
+        return stored
+    body = {
+        "request": None,
+        "budget_path": stored.path,
+        "unit": str(stored.unit),
+        "period": str(stored.period),
+        "time_zone": stored.time_zone,
+        "limit": str(stored.limit),
+        "mode": str(stored.mode),
+        "unknown_intensity_milligrams_per_kwh": _text(stored.unknown_intensity_milligrams_per_kwh),
+        "version": stored.version,
+        "previous": None
+        if before is None
+        else {
+            "limit": str(before.limit),
+            "mode": str(before.mode),
+            "time_zone": before.time_zone,
+            "unknown_intensity_milligrams_per_kwh": _text(before.unknown_intensity_milligrams_per_kwh),
+        },
+    }
+    key = f"budget:{stored.path}:{stored.unit}:{stored.period}"
+    append(tx, EntryDraft(kind=EntryKind.BUDGET, request_key=key, ordinal=stored.version - 1, body=body))
+    return stored
+
+
+def _with_period(limit: str, period: str | None) -> str:
+    if period is None:
+        return limit
+    if "/" in limit:
+        raise InvalidInput(f"limit {limit!r} already names a period; leave --period {period!r} out.")
+    return f"{limit}/{period}"
+
+
+def _mode(mode: str | None) -> BudgetMode | None:
+    if mode is None:
+        return None
+    try:
+        return BudgetMode(mode)
+    except ValueError:
+        raise InvalidInput(f"mode {mode!r} is unknown; use one of {', '.join(_ORDER)}.") from None
+
+
+def _price(text: str) -> int:
+    return CarbonIntensity.parse(text).milligrams_per_kwh
+
+
+def _default_zone(settings: Settings) -> str:
+    return settings.timezone or "UTC"
+
+
+def _text(number: int | None) -> str | None:
+    return None if number is None else str(number)
+
+
+def _budget_json(budget: Budget) -> dict[str, Any]:
+    return {
+        "path": budget.path,
+        "unit": str(budget.unit),
+        "period": str(budget.period),
+        "time_zone": budget.time_zone,
+        "limit": budget.limit,
+        "mode": str(budget.mode),
+        "unknown_intensity_milligrams_per_kwh": budget.unknown_intensity_milligrams_per_kwh,
+        "version": budget.version,
+    }
+
+
+# ---- show ---------------------------------------------------------------------------------------------------------
+
+
+@app.command("show")
+def show(
+    *,
+    path: Annotated[str | None, typer.Argument(help="Only this path and what lies below it.")] = None,
+    json: Json = False,
+) -> int:
+    """Show budgets as a tree: spent, held, overrun, available. Exit status 1 when one of them is overrun."""
+    from cagg.budget.tree import tree
+    from cagg.cli._context import components, store_is_new
+    from cagg.request import check_budget_path
+
+    if path is not None:
+        check_budget_path(path)
+    parts = components()
+    lines: tuple[BudgetLine, ...] = ()
+    if not store_is_new(parts):
+        with parts.store.snapshot() as tx:
+            lines = tree(tx, path=path)
+    if path is not None and not lines:
+        raise BudgetUnknown(f"budget {path!r} does not exist; create it with `cagg budget set {path} '2 kg/month'`.")
+    over = any(item.overrun > 0 for item in lines)
+    document = {"budgets": [budget_line_json(item) for item in lines], "overrun": over}
+
+    def people(to: Console) -> None:
+        if not lines:
+            line(to, "No budget yet; create one with: cagg budget set acme/ml/nightly '2 kg/month' --mode enforce")
+        print_budgets(to, lines, parts.settings.timezone)
+
+    return answer(document, people, json=json, status=1 if over else 0)
+
+
+def budget_line_json(item: BudgetLine) -> Mapping[str, Any]:
+    """Return one line of the tree as JSON values; amounts in the unit's integers."""
+    return {
+        "path": item.path,
+        "unit": str(item.unit),
+        "period": str(item.period),
+        "mode": str(item.mode),
+        "time_zone": item.time_zone,
+        "start": item.window.start,
+        "end": item.window.end,
+        "limit": item.limit,
+        "spent": item.spent,
+        "held": item.held,
+        "overrun": item.overrun,
+        "available": item.available,
+        "used_ppm": item.used_ppm,
+    }
+
+
+def print_budgets(to: Console, lines: tuple[BudgetLine, ...], zone_name: str | None) -> None:
+    """Print the tree, two text lines per budget: the bar with what is left, and the figures behind it."""
+    from cagg.budget.tree import format_amount
+
+    for item in lines:
+        indent = "  " * item.depth
+        limit = max(1, item.limit)
+        parts = (item.spent * 1_000_000 // limit, item.held * 1_000_000 // limit)
+        bar = amount_bar(to, parts_ppm=parts)
+        left = format_amount(item.unit, item.available)
+        total = format_amount(item.unit, item.limit)
+        line(to, f"{indent}{item.path}  {bar}  {left} of {total} {item.unit} left  [{item.mode}]")
+        figures = [f"spent {format_amount(item.unit, item.spent)}", f"held {format_amount(item.unit, item.held)}"]
+        if item.overrun:
+            figures.append(f"overrun {format_amount(item.unit, item.overrun)}")
+        until = "" if item.period == "total" else f" until {when(item.window.end, zone_name or item.time_zone)}"
+        line(to, f"{indent}  {', '.join(figures)}; this {item.period}{until}", style="dim")
