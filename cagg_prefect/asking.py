@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from cagg.request import GateOptions, HostProfile, OnDeny, Purpose, Request, RequestIdentity
 from cagg.verdict import Admit, Decision, Defer
+from cagg_prefect import opening
 from cagg_prefect.compat import Completed, State, run_logger
 from cagg_prefect.deferral import give_way
 from cagg_prefect.naming import HOST, LOCAL, SKIPPED
-from cagg_prefect.opening import open_gate
 from cagg_prefect.runs import RootRun
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def ask(request: Request, root: RootRun | None) -> Admission:
         DeferralUnsupported: giving the process back would repeat finished work.
         CaggError: the request or the settings cannot be used.
     """
-    gate = open_gate()
+    gate = opening.open_gate()
     decision = gate.ask(request)
     while isinstance(decision.verdict, Defer):
         if give_way(gate, decision, root):

@@ -150,7 +150,7 @@ def restorable(task: Any, body: Callable[..., Any], args: tuple[Any, ...], kwarg
             key = policy.compute_key(context, inputs=parameters, flow_parameters=flow_parameters or {})
         else:
             key = task.result_storage_key
-        return key is not None and bool(store.exists(key, _sync=True))  # type: ignore[call-arg]
+        return key is not None and store.exists(key)
     except (PrefectException, ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError):
         return False
 

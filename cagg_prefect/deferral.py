@@ -170,6 +170,7 @@ def wait_here(gate: Gate, decision: Decision) -> None:
     if not isinstance(verdict, Defer):
         return
     countdown = _Countdown(run_logger())
+    countdown.begin(verdict, verdict.until - gate.components.clock.now())
     waited = False
     try:
         wait_until(gate, verdict, countdown.tick)
@@ -186,13 +187,14 @@ class _Countdown:
     def __init__(self, logger: logging.Logger | logging.LoggerAdapter[logging.Logger]) -> None:
         self._logger = logger
         self._terminal = sys.stderr.isatty()
-        self._next_log: timedelta | None = None
+        self._next_log = timedelta.max
+
+    def begin(self, verdict: Defer, left: timedelta) -> None:
+        self._logger.info("carbon gate: %s Waiting here for %s.", verdict.message, format_duration(left))
+        self._next_log = left - _LOG_EVERY
 
     def tick(self, verdict: Defer, left: timedelta) -> None:
-        if self._next_log is None:
-            self._logger.info("carbon gate: %s Waiting here for %s.", verdict.message, format_duration(left))
-            self._next_log = left - _LOG_EVERY
-        elif left <= self._next_log and not self._terminal:
+        if left <= self._next_log and not self._terminal:
             self._logger.info("carbon gate: %s left until %s UTC.", format_duration(left), f"{verdict.until:%H:%M:%S}")
             self._next_log = left - _LOG_EVERY
         if self._terminal:
@@ -200,7 +202,7 @@ class _Countdown:
             sys.stderr.flush()
 
     def close(self) -> None:
-        if self._terminal and self._next_log is not None:
+        if self._terminal:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 

@@ -81,12 +81,12 @@ def metered(way: Admission | Ungated, *, artifact: bool) -> Iterator[None]:
     if isinstance(way, Ungated):
         yield
         return
-    run = way.gate.run(way.decision)
+    run = None
     try:
-        with run:
+        with way.gate.run(way.decision) as run:
             yield
     finally:
-        if run.summary is not None:
+        if run is not None and run.summary is not None:
             report(way.decision, run.summary, artifact=artifact)
 
 

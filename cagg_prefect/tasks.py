@@ -12,6 +12,7 @@ from typing import Any
 from cagg.errors import NotAdmitted
 from cagg.request import GateOptions, Request, RequestIdentity
 from cagg.verdict import Admit, Decision
+from cagg_prefect import opening
 from cagg_prefect.asking import Admission, Skip, Subject, Ungated, Way, ask, build_request, may_skip, skipped
 from cagg_prefect.compat import (
     FlowRunContext,
@@ -58,14 +59,12 @@ class _Call:
 
     def __call__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Way:
         """Clear the way for one attempt, inside the task run."""
-        from cagg_prefect.opening import open_gate
-
         context = TaskRunContext.get()
         if context is None or getattr(context.task, "cagg_subject", None) != self.subject:
             return Ungated()  # task.fn(), as Prefect's documentation advises for unit tests
         attempt = max(1, context.task_run.run_count)
         if attempt == 1 and self.first is not None and not self.entered:
-            decision, gate = self.first, open_gate()
+            decision, gate = self.first, opening.open_gate()
         else:
             request = self.request or _background_request(self.subject, context)
             identity = replace(request.identity, attempt=request.identity.attempt + attempt - 1)
@@ -90,11 +89,9 @@ class _Call:
 
     def close(self) -> None:
         """Settle an admission that no attempt used."""
-        from cagg_prefect.opening import open_gate
-
         if self.first is not None and not self.entered and isinstance(self.first.verdict, Admit):
             self.entered = True
-            never_ran(Admission(gate=open_gate(), decision=self.first))
+            never_ran(Admission(gate=opening.open_gate(), decision=self.first))
 
 
 class _GatedTask(GatedWork):

@@ -16,9 +16,9 @@ from cagg.errors import InvalidInput
 from cagg.grid.chain import Chain, GridAnswer, accounting_providers
 from cagg.grid.codec import unpack
 from cagg.grid.providers import GridSettings, build_providers
-from cagg.grid.zones import default_providers, resolve_zone
+from cagg.grid.zones import ZoneEntry, default_providers, resolve_zone
 from cagg.intensity import IntensitySeries, Zone
-from cagg.ports import Clock, Store, StoredForecast
+from cagg.ports import Clock, IntensityProvider, Store, StoredForecast
 from cagg.quantities import PPM, ceil_div
 from cagg.settings import Settings, load_settings
 from cagg.steps.spool import Spool
@@ -44,21 +44,25 @@ class Grid:
     def _chain(self, zone_name: str) -> tuple[Zone, Chain, tuple[str, ...]]:
         if zone_name not in self._chains:
             settings = self._settings
-            named = settings.steering
-            zone = resolve_zone(
-                zone_name, named or default_providers(zone_name, has_trace=settings.trace_file is not None)
-            )
-            names = named or default_providers(str(zone), has_trace=settings.trace_file is not None)
+            names = settings.steering or default_providers(zone_name, has_trace=settings.trace_file is not None)
             wanted = tuple(dict.fromkeys((*names, *(settings.accounting or ()))))
-            built = {
-                provider.name: provider for provider in build_providers(wanted, self._grid_settings(), self._clock)
-            }
+            built = {provider.name: provider for provider in self._build(wanted)}
             chain = Chain(providers=[built[name] for name in names], clock=self._clock)
+            zone = resolve_zone(zone_name, names, more=chain.zones())
             accounting = accounting_providers(
                 [built[name] for name in (settings.accounting or names)], declared=settings.accounting is not None
             )
             self._chains[zone_name] = zone, chain, accounting
         return self._chains[zone_name]
+
+    def _build(self, names: Sequence[str]) -> Sequence[IntensityProvider]:
+        return build_providers(names, self._grid_settings(), self._clock)
+
+    def trace_zones(self) -> Sequence[ZoneEntry]:
+        """Zones of the configured trace file; empty without one."""
+        if self._settings.trace_file is None:
+            return ()
+        return Chain(providers=self._build(("trace",)), clock=self._clock).zones()
 
     def _grid_settings(self) -> GridSettings:
         settings = self._settings
@@ -146,6 +150,7 @@ def _shared_meter(settings: Settings, clock: Clock) -> Meter:
             sources=settings.meter_sources,
             idle_policy=settings.idle_policy,
             cross_check=settings.cross_check,
+            codecarbon_country=settings.codecarbon_country,
         ),
         clock,
     )

@@ -159,7 +159,7 @@ class Settings:
         beat: how often a run reports.
         default_duration, default_power: what an unknown task is taken for (cold start).
         on_store_down: what work under a budget does then.
-        meter_sources: energy sources, ``auto`` or names; idle_policy and cross_check: see the meter.
+        meter_sources: energy sources, ``auto`` or names; idle_policy, cross_check, codecarbon_country: see the meter.
         defaults: gate options where the caller says nothing.
         origins: for each field, where its value came from.
     """
@@ -182,6 +182,7 @@ class Settings:
     meter_sources: tuple[str, ...] = _item("meter.sources", _names, ("auto",))
     idle_policy: IdlePolicy = _item("meter.idle_policy", _choice(IdlePolicy), IdlePolicy.RESERVED)
     cross_check: str | None = _item("meter.cross_check", _text, None)
+    codecarbon_country: str | None = _item("meter.codecarbon_country", _text, None)
     materiality: Energy = _item("policy.materiality", Energy.parse, Energy(millijoules=18_000_000))
     max_deferrals: int = _item("policy.max_deferrals", _whole(0), 6)
     default_duration: timedelta = _item("policy.default_duration", _duration, timedelta(hours=1))

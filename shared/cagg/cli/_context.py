@@ -59,7 +59,7 @@ def find_entry(tx: Transaction, name: str, *, kinds: frozenset[EntryKind]) -> En
 
     Args:
         tx: where to look.
-        name: id, beginning of an id, or ``latest``.
+        name: id, beginning of an id, position in the log, or ``latest``.
         kinds: what ``latest`` counts.
 
     Raises:
@@ -70,6 +70,10 @@ def find_entry(tx: Transaction, name: str, *, kinds: frozenset[EntryKind]) -> En
             if entry.kind in kinds:
                 return entry
         raise InvalidInput("the ledger has no decision yet; ask for one with `cagg run -- CMD`.")
+    if name.isdecimal() and len(name) < 8:
+        for entry in tx.entries(start=int(name), limit=1):
+            if entry.index == int(name):
+                return entry
     exact = tx.entry(name)
     if exact is not None:
         return exact

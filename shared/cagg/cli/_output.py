@@ -37,9 +37,10 @@ def answer(document: Mapping[str, Any], people: Callable[[Console], None], *, js
     return status
 
 
-def write_json(document: Mapping[str, Any]) -> None:
-    """Print one JSON document; instants as UTC text, enums as their value."""
-    sys.stdout.write(json_module.dumps(document, ensure_ascii=False, indent=2, default=_plain, allow_nan=False) + "\n")
+def write_json(document: Mapping[str, Any], *, indent: int | None = 2) -> None:
+    """Print one JSON document; instants as UTC text, enums as their value; on one line with an indent of None."""
+    text = json_module.dumps(document, ensure_ascii=False, indent=indent, default=_plain, allow_nan=False)
+    sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from cagg.errors import ConfigurationError
+from cagg.settings import IdlePolicy
 
 __all__ = ["AUTO_SOURCES", "SOURCE_NAMES", "IdlePolicy", "MeterSettings"]
 
@@ -18,18 +18,6 @@ AUTO_SOURCES = ("auto",)
 """RAPL where it can be read, else the models; GPUs where there is a driver."""
 
 _LONGEST_HEARTBEAT_SECONDS = 30.0
-
-
-class IdlePolicy(StrEnum):
-    """Who is charged for the energy the machine would use anyway."""
-
-    RESERVED = "reserved"
-    """by reserved processors over all of them: what the Software Carbon Intensity specification 1.1 asks ("all energy
-    consumed by hardware reserved or provisioned")"""
-    ACTIVE = "active"
-    """equally among the runs that are open"""
-    NONE = "none"
-    """nobody: it stays unowned"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

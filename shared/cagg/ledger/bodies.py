@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from cagg.errors import InvalidInput, LedgerDamaged
@@ -104,6 +105,7 @@ def measurement_body(
         raise InvalidInput(f"a power usage effectiveness must be {PPM} ppm (1.0) or more, got {pue_ppm}.")
     slices = [_slice_body(window, energy, intensity, source) for window, energy, intensity, source in priced]
     carbon = None if reading.energy is None else carbon_of_slices(slices, pue_ppm)
+    why_unknown = clean_text(carbon_reason or reading.reason or _UNKNOWN_INTENSITY)
     body = {
         "request": dict(request),
         "start": format_instant(reading.window.start),
@@ -118,7 +120,7 @@ def measurement_body(
         "slices": slices,
         "pue_ppm": pue_ppm,
         "carbon_micrograms": None if carbon is None else quantity(carbon),
-        "carbon_reason": "" if carbon is not None else clean_text(carbon_reason or reading.reason or _UNKNOWN_INTENSITY),
+        "carbon_reason": "" if carbon is not None else why_unknown,
         "convention": None if convention is None else convention_body(convention),
         "components": [_component_body(component) for component in reading.components],
         "closure": {
@@ -190,14 +192,12 @@ def check_measurement(body: Mapping[str, Any]) -> None:
         raise LedgerDamaged(f"'energy_millijoules' is {energy!r}, the slices add up to {total}.")
 
 
-def _check_priced(
-    reading: Reading, priced: Sequence[tuple[Window, Energy, CarbonIntensity | None, str]]
-) -> None:
+def _check_priced(reading: Reading, priced: Sequence[tuple[Window, Energy, CarbonIntensity | None, str]]) -> None:
     total = sum(energy.millijoules for _, energy, _, _ in priced)
     expected = 0 if reading.energy is None else reading.energy.millijoules
     if total != expected:
         raise InvalidInput(f"the priced slices add up to {total} mJ and the reading is {expected} mJ; they must agree.")
-    for (before, *_), (after, *_) in zip(priced, priced[1:], strict=False):
+    for (before, *_), (after, *_) in pairwise(priced):
         if after.start < before.end:
             raise InvalidInput(f"the priced slices overlap or leave the order at {after.start.isoformat()}.")
 

@@ -1,190 +1,30 @@
-"""Signed checkpoints: the log's name, size and root as a signed note that foreign tools can check.
+"""Signs the tree: proves that it continues the last checkpoint, then stores a new one. The key lives in a file.
 
-Sources: C2SP signed-note and tlog-checkpoint (2025): three lines (origin, size, base64 root), an empty line, then
-one line per signature, ``— name base64(key id || signature)``. Ed25519 has the type byte 0x01; the key id is the
-first four bytes of SHA-256(name LF type public-key). Keys as text are ``name+hex key id+base64(type || public key)``.
+The formats of notes and keys stand in :mod:`cagg.ledger.notes`. Signing belongs to ``cagg maintain``: workers never
+hold the key.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
 from datetime import datetime
+from pathlib import Path
 
-from cagg.errors import InvalidInput, LedgerDamaged, SigningRefused
-from cagg.ledger.merkle import HASH_BYTES, TreeReader, consistency_proof, verify_consistency
+from cagg.errors import ConfigurationError, InvalidInput, LedgerDamaged, SigningRefused
+from cagg.ledger.merkle import TreeReader, consistency_proof, verify_consistency
+from cagg.ledger.notes import ED25519, TreeHead, VerifierKey, checkpoint_text, parse_note, signed_note, verifier_key
 from cagg.ports import Checkpoint, Signer, Transaction
 
-__all__ = [
-    "TreeHead",
-    "VerifierKey",
-    "checkpoint_of_note",
-    "checkpoint_text",
-    "open_note",
-    "parse_note",
-    "sign_checkpoint",
-    "verifier_key",
-]
+__all__ = ["FileSigner", "checkpoint_of_note", "sign_checkpoint"]
 
-ED25519 = 0x01
-_KEY_BYTES = 32
-_SIGNATURE_BYTES = 64
-_SIGNATURE_LINE = re.compile(r"— ([^\s+]+) ([A-Za-z0-9+/]+={0,2})")
-_SIZE = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
-_MOST_SIGNATURES = 100
-_LONGEST_NOTE = 1_000_000
+_PREFIX = "PRIVATE+KEY+"
+_SEED_BYTES = 32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TreeHead:
-    """What a checkpoint says: the log's name, its size and the root over it."""
-
-    origin: str
-    size: int
-    root: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerifierKey:
-    """A public key that checkpoints are checked with, obtained from outside the store.
-
-    Attributes:
-        name: the signer's name, which is the log's name.
-        public_key: raw Ed25519 key, 32 bytes.
-    """
-
-    name: str
-    public_key: bytes
-
-    def __post_init__(self) -> None:
-        if not self.name or "+" in self.name or any(c.isspace() for c in self.name):
-            raise InvalidInput(f"the key name {self.name!r} must not be empty or hold spaces or '+'.")
-        if len(self.public_key) != _KEY_BYTES:
-            raise InvalidInput(f"an Ed25519 public key has {_KEY_BYTES} bytes, got {len(self.public_key)}.")
-
-    @classmethod
-    def parse(cls, text: str) -> VerifierKey:
-        """Read ``name+hex key id+base64 key``.
-
-        Raises:
-            InvalidInput: the text is no such key, or its key id belongs to another key.
-        """
-        parts = text.strip().split("+", 2)
-        problem = f"{text.strip()[:80]!r} is no ledger key; write it as name+key id+base64, as 'cagg ledger key' shows."
-        if len(parts) != 3:
-            raise InvalidInput(problem)
-        try:
-            data = base64.b64decode(parts[2], validate=True)
-        except (binascii.Error, ValueError):
-            raise InvalidInput(problem) from None
-        if len(data) != 1 + _KEY_BYTES or data[0] != ED25519:
-            raise InvalidInput(f"{problem} Only Ed25519 keys are known.")
-        key = cls(name=parts[0], public_key=data[1:])
-        if key.key_id.hex() != parts[1].lower():
-            raise InvalidInput(f"the ledger key of {parts[0]!r} has the key id {parts[1]} of another key; copy it whole.")
-        return key
-
-    @property
-    def key_id(self) -> bytes:
-        """First four bytes of SHA-256(name LF type public-key)."""
-        return hashlib.sha256(self.name.encode() + b"\n" + bytes([ED25519]) + self.public_key).digest()[:4]
-
-    def verifies(self, signature: bytes, message: bytes) -> bool:
-        """True when the Ed25519 signature over the message is this key's."""
-        from cryptography.exceptions import InvalidSignature
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-        try:
-            Ed25519PublicKey.from_public_bytes(self.public_key).verify(signature, message)
-        except (InvalidSignature, ValueError):
-            return False
-        return True
-
-    def __str__(self) -> str:
-        data = base64.b64encode(bytes([ED25519]) + self.public_key).decode()
-        return f"{self.name}+{self.key_id.hex()}+{data}"
-
-
-def verifier_key(signer: Signer) -> VerifierKey:
-    """Return the public half of a signer, to be kept outside the store."""
-    return VerifierKey(name=signer.name, public_key=signer.public_key())
-
-
-def checkpoint_text(head: TreeHead) -> str:
-    """Return the three signed lines."""
-    return f"{head.origin}\n{head.size}\n{base64.b64encode(head.root).decode()}\n"
-
-
-def open_note(note: str, keys: Sequence[VerifierKey]) -> tuple[str, list[VerifierKey]]:
-    """Return a signed note's text and which of the keys signed it; signatures of unknown keys are passed over.
-
-    Raises:
-        LedgerDamaged: the note is malformed, or a signature that claims one of the keys is wrong.
-    """
-    if len(note) > _LONGEST_NOTE or any(ord(c) < 0x20 and c != "\n" for c in note):
-        raise LedgerDamaged("the signed note is too long or holds control characters.")
-    text, separator, block = note.rpartition("\n\n")
-    lines = block.split("\n")
-    if not separator or lines[-1] != "" or len(lines) < 2 or len(lines) > _MOST_SIGNATURES + 1:
-        raise LedgerDamaged("the signed note has no signature lines after an empty line.")
-    text += "\n"
-    signers: list[VerifierKey] = []
-    for line in lines[:-1]:
-        match = _SIGNATURE_LINE.fullmatch(line)
-        if match is None:
-            raise LedgerDamaged(f"the signed note has the malformed signature line {line[:80]!r}.")
-        try:
-            data = base64.b64decode(match[2], validate=True)
-        except (binascii.Error, ValueError):
-            raise LedgerDamaged(f"the signature of {match[1]!r} is not base64.") from None
-        if base64.b64encode(data).decode() != match[2] or len(data) < 5:
-            raise LedgerDamaged(f"the signature of {match[1]!r} is not in the one base64 form.")
-        for key in keys:
-            if key.name != match[1] or key.key_id != data[:4] or key in signers:
-                continue
-            if len(data) != 4 + _SIGNATURE_BYTES or not key.verifies(data[4:], text.encode()):
-                raise LedgerDamaged(f"the signature of {key.name!r} ({key.key_id.hex()}) does not fit the note.")
-            signers.append(key)
-    return text, signers
-
-
-def parse_note(note: str, keys: Sequence[VerifierKey]) -> tuple[TreeHead, list[VerifierKey]]:
-    """Return what a signed checkpoint says and which of the keys signed it.
-
-    Raises:
-        LedgerDamaged: it is malformed, or a signature that claims one of the keys is wrong.
-    """
-    text, signers = open_note(note, keys)
-    lines = text.split("\n")
-    if len(lines) < 4 or not lines[0] or _SIZE.fullmatch(lines[1]) is None:
-        raise LedgerDamaged("the checkpoint does not hold a name, a size and a root.")
-    try:
-        root = base64.b64decode(lines[2], validate=True)
-    except (binascii.Error, ValueError):
-        raise LedgerDamaged("the checkpoint's root is not base64.") from None
-    if len(root) != HASH_BYTES or base64.b64encode(root).decode() != lines[2]:
-        raise LedgerDamaged(f"the checkpoint's root is not {HASH_BYTES} bytes in base64.")
-    if any(not line for line in lines[3:-1]):
-        raise LedgerDamaged("the checkpoint has an empty extension line.")
-    return TreeHead(origin=lines[0], size=int(lines[1]), root=root), signers
-
-
-def checkpoint_of_note(note: str, created_at: datetime) -> Checkpoint:
-    """Return a note that came from outside, for example from a task's log, as a checkpoint to verify against.
-
-    Raises:
-        LedgerDamaged: it is malformed. Signatures are not checked here: ``verify`` does.
-    """
-    head, _ = parse_note(note, ())
-    return Checkpoint(size=head.size, root=head.root, note=note, created_at=created_at)
-
-
-def sign_checkpoint(tx: Transaction, signer: Signer) -> Checkpoint | None:
-    """Sign the tree as it stands and store the checkpoint; None while the log is empty.
+def sign_checkpoint(tx: Transaction, signer: Signer) -> Checkpoint:
+    """Sign the tree as it stands, store the checkpoint and return it.
 
     The last checkpoint is read again and shown to be a prefix of the tree before anything is signed. When the log
     has not grown since, that checkpoint is returned and nothing is signed.
@@ -206,16 +46,14 @@ def sign_checkpoint(tx: Transaction, signer: Signer) -> Checkpoint | None:
         _check_continues(tree, last, origin)
         if last.size == size:
             return last
-    if size == 0:
-        return None
     head = TreeHead(origin=origin, size=size, root=tree.root())
     text = checkpoint_text(head)
     signature = signer.sign(text.encode())
     key = verifier_key(signer)
     if not key.verifies(signature, text.encode()):
-        raise SigningRefused(f"the signer of {origin!r} made a signature that its own public key refuses; check its key.")
-    line = base64.b64encode(key.key_id + signature).decode()
-    checkpoint = Checkpoint(size=size, root=head.root, note=f"{text}\n— {key.name} {line}\n", created_at=tx.now())
+        raise SigningRefused(f"the signer of {origin!r} made a signature that its own public key refuses; check it.")
+    note = signed_note(text, signature, key)
+    checkpoint = Checkpoint(size=size, root=head.root, note=note, created_at=tx.now())
     tx.put_checkpoint(checkpoint)
     return checkpoint
 
@@ -230,12 +68,134 @@ def _check_continues(tree: TreeReader, last: Checkpoint, origin: str) -> None:
         raise SigningRefused(f"the last checkpoint of {origin!r} says something else than its columns; {remedy}")
     if last.size > tree.size:
         raise SigningRefused(
-            f"the log {origin!r} has {tree.size} entries and a signed checkpoint has {last.size}: entries are gone; {remedy}"
+            f"the log {origin!r} has {tree.size} entries, its checkpoint {last.size}: entries are gone; {remedy}"
         )
     proof = consistency_proof(tree, last.size, tree.size)
-    if not verify_consistency(
-        old_size=last.size, old_root=last.root, size=tree.size, root=tree.root(), proof=proof
-    ):
+    if not verify_consistency(old_size=last.size, old_root=last.root, size=tree.size, root=tree.root(), proof=proof):
         raise SigningRefused(
             f"the log {origin!r} is not a continuation of its signed checkpoint of {last.size} entries; {remedy}"
         )
+
+
+def checkpoint_of_note(note: str, created_at: datetime) -> Checkpoint:
+    """Return a note that came from outside, for example from a task's log, as a checkpoint to verify against.
+
+    Raises:
+        LedgerDamaged: it is malformed. Signatures are not checked here: ``verify`` does.
+    """
+    head, _ = parse_note(note, ())
+    return Checkpoint(size=head.size, root=head.root, note=note, created_at=created_at)
+
+
+# ---- the key ------------------------------------------------------------------------------------------------------
+
+
+class FileSigner:
+    """An Ed25519 key in a file; implements :class:`cagg.ports.Signer`.
+
+    The file holds one line, ``PRIVATE+KEY+name+hex key id+base64(0x01 || seed)``: the form of Go's
+    golang.org/x/mod/sumdb/note, so that its tools can use the key.
+
+    Attributes:
+        name: the log's name.
+    """
+
+    def __init__(self, *, name: str, seed: bytes) -> None:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        if len(seed) != _SEED_BYTES:
+            raise InvalidInput(f"an Ed25519 seed has {_SEED_BYTES} bytes, got {len(seed)}.")
+        self.name = name
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        self._public = VerifierKey(name=name, public_key=self._key.public_key().public_bytes_raw())
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the Ed25519 signature (64 bytes)."""
+        return self._key.sign(message)
+
+    def public_key(self) -> bytes:
+        """Return the raw Ed25519 public key (32 bytes)."""
+        return self._public.public_key
+
+    def __repr__(self) -> str:
+        return f"FileSigner({self._public})"
+
+    @classmethod
+    def create(cls, path: Path, name: str) -> FileSigner:
+        """Make a new key where no file is yet, readable by its owner only, and its public half beside it.
+
+        Raises:
+            ConfigurationError: the file exists already or cannot be written.
+        """
+        seed = os.urandom(_SEED_BYTES)
+        signer = cls(name=name, seed=seed)
+        data = base64.b64encode(bytes([ED25519]) + seed).decode()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_new(path, f"{_PREFIX}{name}+{signer._public.key_id.hex()}+{data}\n", 0o600)
+            public = path.with_suffix(".vkey")
+            if not public.exists():
+                _write_new(public, f"{signer._public}\n", 0o644)
+        except FileExistsError:
+            raise ConfigurationError(f"the signing key {path} exists already; it is never overwritten.") from None
+        except OSError as error:
+            raise ConfigurationError(f"the signing key {path} cannot be written ({error}).") from None
+        return signer
+
+    @classmethod
+    def load(cls, path: Path) -> FileSigner:
+        """Read a key.
+
+        Raises:
+            ConfigurationError: the file is missing, unreadable, readable by others, or holds no key.
+        """
+        try:
+            with path.open(encoding="utf-8") as file:
+                mode = os.fstat(file.fileno()).st_mode
+                text = file.read(10_000).strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                f"the signing key {path} cannot be read ({error}); restore it, or name the right file."
+            ) from None
+        if mode & 0o077:
+            raise ConfigurationError(f"the signing key {path} may be read by others; run 'chmod 600 {path}'.")
+        parts = text.removeprefix(_PREFIX).split("+", 2)
+        try:
+            data = base64.b64decode(parts[2], validate=True) if len(parts) == 3 else b""
+        except (binascii.Error, ValueError):
+            data = b""
+        if not text.startswith(_PREFIX) or len(data) != 1 + _SEED_BYTES or data[0] != ED25519:
+            raise ConfigurationError(f"the file {path} holds no Ed25519 signing key; name the right file.")
+        signer = cls(name=parts[0], seed=data[1:])
+        if signer._public.key_id.hex() != parts[1]:
+            raise ConfigurationError(f"the signing key {path} is damaged: its key id does not fit; restore a backup.")
+        return signer
+
+    @classmethod
+    def load_or_create(cls, folder: Path, name: str) -> FileSigner:
+        """Return the log's key from ``log.key`` in a folder; it is made, with ``log.vkey``, when there is none.
+
+        Raises:
+            ConfigurationError: as for :meth:`load` and :meth:`create`, or the file holds another log's key.
+        """
+        path = folder / "log.key"
+        if not path.exists():
+            try:
+                return cls.create(path, name)
+            except ConfigurationError:
+                if not path.exists():  # otherwise another process was quicker
+                    raise
+        signer = cls.load(path)
+        if signer.name != name:
+            raise ConfigurationError(
+                f"the signing key {path} belongs to the log {signer.name!r} and this one is {name!r}; put it beside its "
+                "own store and run 'cagg maintain' again, which makes a new one."
+            )
+        return signer
+
+
+def _write_new(path: Path, text: str, mode: int) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

@@ -63,7 +63,7 @@ def decode(data: bytes) -> Any:
         raise LedgerDamaged(f"these bytes are no canonical JSON: {error}.") from None
     if again != data:
         at = next((i for i, (a, b) in enumerate(zip(again, data, strict=False)) if a != b), min(len(again), len(data)))
-        raise LedgerDamaged(f"these bytes are JSON but not canonical: they differ from the canonical form at byte {at}.")
+        raise LedgerDamaged(f"these bytes are JSON but not canonical: the canonical form differs at byte {at}.")
     return value
 
 

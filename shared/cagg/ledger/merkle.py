@@ -245,9 +245,7 @@ def verify_inclusion(*, leaf: bytes, index: int, size: int, proof: Sequence[byte
     return last == 0 and found == root
 
 
-def verify_consistency(
-    *, old_size: int, old_root: bytes, size: int, root: bytes, proof: Sequence[bytes]
-) -> bool:
+def verify_consistency(*, old_size: int, old_root: bytes, size: int, root: bytes, proof: Sequence[bytes]) -> bool:
     """True when the proof shows that the old tree is a prefix of the new one (RFC 9162 section 2.1.4.2)."""
     if not 0 <= old_size <= size or not _hashes(old_root, root, *proof):
         return False

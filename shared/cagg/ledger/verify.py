@@ -11,18 +11,17 @@ elsewhere as ``since``) and a log that was rewritten and signed again with anoth
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from hashlib import sha256
 from typing import Any
 
 from cagg.errors import CaggError, InvalidInput, LedgerDamaged
 from cagg.ledger.bodies import check_measurement
-from cagg.ledger.checkpoint import VerifierKey, parse_note
 from cagg.ledger.encoding import decode
 from cagg.ledger.entry import FORMAT, blobs_of, columns_of, idempotency_key, resolve
 from cagg.ledger.merkle import EMPTY_ROOT, HASH_BYTES, TILE_WIDTH, Frontier, leaf_hash, tile_root
+from cagg.ledger.notes import VerifierKey, parse_note
+from cagg.ledger.report import Assurance, Failure, FailureKind, VerifyReport
 from cagg.ports import AuditRow, Checkpoint, Transaction
 from cagg.records import EntryKind
 
@@ -31,102 +30,6 @@ __all__ = ["Assurance", "Failure", "FailureKind", "VerifyReport", "verify"]
 _LONGEST_QUEUED = timedelta(hours=1)
 _MISSING = b"\x00" * HASH_BYTES
 """Stands for a leaf hash that cannot be read, so that the tree goes on and every later failure is still found."""
-
-
-class Assurance(StrEnum):
-    """How much a verification without failures shows, weakest first."""
-
-    NONE = "none"
-    """nothing was checked, or something failed"""
-    CONSISTENT = "consistent"
-    """what is stored agrees with itself; whoever can write to the store could have rewritten all of it"""
-    SIGNED = "signed"
-    """it also agrees with a checkpoint signed by a trusted key"""
-    ANCHORED = "anchored"
-    """it also continues a trusted checkpoint that was kept outside the store"""
-
-
-class FailureKind(StrEnum):
-    """What does not agree."""
-
-    SIGNATURE = "signature"
-    CHECKPOINT = "checkpoint"
-    TRUNCATED = "truncated"
-    TILE = "tile"
-    LEAF = "leaf"
-    BODY = "body"
-    PROFILE = "profile"
-    COLUMN = "column"
-    ARITHMETIC = "arithmetic"
-    IDEMPOTENCY = "idempotency"
-    BLOB = "blob"
-    QUEUE = "queue"
-    ROWS = "rows"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """One thing that does not agree.
-
-    Attributes:
-        kind: what.
-        index: position of the entry in the log, or size of the checkpoint; None when it concerns neither.
-        message: one sentence.
-    """
-
-    kind: FailureKind
-    index: int | None
-    message: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyReport:
-    """What a verification found.
-
-    Attributes:
-        origin: the log's name.
-        size: entries in the tree.
-        root: root over them, recomputed; the root of the empty tree when there are none.
-        signed_size: entries under the newest checkpoint that a trusted key signed; 0 without one.
-        checkpoints: how many checkpoints were checked.
-        queued: entries that wait for the sequencer.
-        assurance: what the verification shows.
-        failures: everything that does not agree, in the order of the checks.
-    """
-
-    origin: str
-    size: int
-    root: bytes
-    signed_size: int
-    checkpoints: int
-    queued: int
-    assurance: Assurance
-    failures: tuple[Failure, ...]
-
-    @property
-    def unproven(self) -> int:
-        """Entries after the newest trusted checkpoint, and those that wait: nothing outside vouches for them yet."""
-        return self.size - self.signed_size + self.queued
-
-    @property
-    def verified(self) -> bool:
-        """True when nothing failed and a trusted signature covers the log."""
-        return self.assurance in (Assurance.SIGNED, Assurance.ANCHORED)
-
-    @property
-    def sentence(self) -> str:
-        """The verdict in one sentence; the word "verified" appears only from ``signed`` on."""
-        if self.failures:
-            first = self.failures[0]
-            more = f" and {len(self.failures) - 1} more" if len(self.failures) > 1 else ""
-            return f"NOT intact: {first.message}{more}"
-        if self.size == 0:
-            return "nothing to check: the log holds no sequenced entry."
-        tail = f"; {self.unproven} newer entries are not signed yet" if self.unproven else ""
-        if self.assurance is Assurance.CONSISTENT:
-            return f"consistent, not signed: {self.size} entries agree with each other; no trusted signature covers them."
-        level = "signed" if self.assurance is Assurance.SIGNED else "signed, continues the outside checkpoint"
-        return f"verified ({level}): {self.signed_size} entries{tail}."
 
 
 def verify(
@@ -385,7 +288,8 @@ class _Verification:
             self.fail(FailureKind.QUEUE, None, f"the queued entry {entry_id} is missing or has another leaf hash.")
         oldest = self.tx.oldest_queued_at()
         if oldest is not None and self.tx.now() - oldest > self.longest_queued:
-            self.fail(FailureKind.QUEUE, None, f"an entry waits for its place since {_when(oldest)}; run 'cagg maintain'.")
+            message = f"an entry waits for its place since {_when(oldest)}; run 'cagg maintain'."
+            self.fail(FailureKind.QUEUE, None, message)
         for entry_id in self.tx.unplaced_entries():
             self.fail(FailureKind.LEAF, None, f"the entry {entry_id} has no leaf and does not wait for one.")
         for entry_id in self.tx.duplicate_entries():

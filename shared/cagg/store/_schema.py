@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from datetime import datetime
 
-from sqlalchemy import Connection, inspect, insert, select, text
+from sqlalchemy import Connection, insert, inspect, select, text
 
 from cagg.errors import StoreUnavailable
 from cagg.store import tables as t
@@ -25,7 +25,7 @@ def stored_version(connection: Connection, place: str) -> str | None:
         names = inspect(connection).get_table_names()
         if names:
             raise StoreUnavailable(
-                f"the store {place} is a database of something else (it holds {sorted(names)[0]!r} and no "
+                f"the store {place} is a database of something else (it holds {min(names)!r} and no "
                 f"{t.schema_version.name!r}); point the store at a file of its own."
             )
         return None

@@ -14,10 +14,12 @@ from sqlalchemy import Connection, Insert, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.compiler import SQLCompiler
 
-__all__ = ["Statement", "insert_if_absent"]
+__all__ = ["Statement", "Value", "insert_if_absent"]
 
 Value = str | int | bytes | None
+"""What a statement's values may be."""
 
 
 class Statement:
@@ -35,9 +37,8 @@ class Statement:
         if found is None:
             element = self._build if isinstance(self._build, ClauseElement) else self._build(dialect.name)
             compiled = element.compile(dialect=dialect)
-            names = tuple(compiled.positiontup) if compiled.positional and compiled.positiontup else None
-            if compiled.positional and names is None:
-                names = ()
+            assert isinstance(compiled, SQLCompiler)  # noqa: S101 - narrows the type
+            names = tuple(compiled.positiontup or ()) if compiled.positional else None
             found = self._compiled[dialect.name] = (str(compiled), names, dict(compiled.params))
         return found
 

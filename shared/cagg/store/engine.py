@@ -36,6 +36,4 @@ def open_store(
             "a PostgreSQL store is not supported by this version; use 'sqlite:////absolute/path' or a plain path."
         )
     path = path_of_url(url)
-    return SqliteStore(
-        path=path, clock=clock, create=create, origin=origin, lock_timeout_seconds=lock_timeout_seconds
-    )
+    return SqliteStore(path=path, clock=clock, create=create, origin=origin, lock_timeout_seconds=lock_timeout_seconds)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from cagg.ports import StoredForecast
 from cagg.store._instants import from_us, to_us
-from cagg.store._statement import Statement
+from cagg.store._statement import Statement, Value
 from cagg.store.tables import forecast
 
 __all__ = ["ForecastRowsSql"]
@@ -36,9 +36,7 @@ _DROP_OLDER = Statement(
     )
 )
 _SINCE = Statement(
-    select(
-        _c.provider, _c.zone, _c.convention, _c.fetched_us, _c.start_us, _c.end_us, _c.digest, _c.data
-    )
+    select(_c.provider, _c.zone, _c.convention, _c.fetched_us, _c.start_us, _c.end_us, _c.digest, _c.data)
     .where(_c.provider == bindparam("provider"), _c.zone == bindparam("zone"), _c.fetched_us >= bindparam("since_us"))
     .order_by(_c.fetched_us.desc(), _c.forecast_id.desc())
 )
@@ -53,8 +51,8 @@ class ForecastRowsSql:
     def put_forecast(self, forecast: StoredForecast) -> None:
         """Store a series; vintages of the same provider and zone older than a day before it are dropped."""
         fetched_us = to_us(forecast.fetched_at)
-        where = {"provider": forecast.provider, "zone": forecast.zone}
-        key = {"convention": forecast.convention, "fetched_us": fetched_us, "digest": forecast.digest}
+        where: dict[str, Value] = {"provider": forecast.provider, "zone": forecast.zone}
+        key: dict[str, Value] = {"convention": forecast.convention, "fetched_us": fetched_us, "digest": forecast.digest}
         if _SAME.row(self.connection, **where, **key) is None:
             _INSERT.run(
                 self.connection,

@@ -6,37 +6,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select
+from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, select
 
 from cagg.errors import LedgerDamaged
-from cagg.ports import AuditRow, Checkpoint, HistoryPoint
+from cagg.ports import Checkpoint, HistoryPoint
 from cagg.records import Entry, EntryKind
 from cagg.store import tables as t
 from cagg.store._instants import from_us, to_us
-from cagg.store._statement import Statement, insert_if_absent
+from cagg.store._statement import Statement, Value, insert_if_absent
+from cagg.store.audit_rows import CACHE_COLUMNS, SEQUENCED, WITH_LEAF, AuditRowsSql
 
-__all__ = ["CACHE_COLUMNS", "LedgerRowsSql"]
+__all__ = ["LedgerRowsSql"]
 
 _PAGE = 512
 """Rows that one step of a streamed read holds in memory (at most 32 MB of bodies)."""
 
 _e, _q, _l = t.entry.c, t.queue.c, t.leaf.c
-CACHE_COLUMNS: tuple[str, ...] = tuple(
-    column.name
-    for column in _e
-    if column.name not in {"log_id", "entry_id", "idempotency_key", "body", "leaf_hash"}
-)
-"""The columns of ``cagg_entry`` that only repeat what the body says."""
-
-_LOG = bindparam("log_id")
+_LOG: BindParameter[int] = bindparam("log_id")
 _ENTRY = (_e.entry_id, _e.kind, _e.idempotency_key, _e.body, _e.leaf_hash, _l.leaf_index, _e.recorded_us)
-_SEQUENCED = (_l.log_id == _e.log_id) & (_l.entry_id == _e.entry_id)
-_FROM = t.entry.outerjoin(t.leaf, _SEQUENCED)
 
 _BY_KEY = Statement(
-    select(*_ENTRY).select_from(_FROM).where(_e.log_id == _LOG, _e.idempotency_key == bindparam("key"))
+    select(*_ENTRY).select_from(WITH_LEAF).where(_e.log_id == _LOG, _e.idempotency_key == bindparam("key"))
 )
-_BY_ID = Statement(select(*_ENTRY).select_from(_FROM).where(_e.log_id == _LOG, _e.entry_id == bindparam("id")))
+_BY_ID = Statement(select(*_ENTRY).select_from(WITH_LEAF).where(_e.log_id == _LOG, _e.entry_id == bindparam("id")))
 _INSERT_ENTRY = Statement(insert(t.entry).values({column.name: bindparam(column.name) for column in _e}))
 _INSERT_QUEUE = Statement(
     insert(t.queue).values({column.name: bindparam(column.name) for column in _q if column.name != "queue_id"})
@@ -98,44 +90,9 @@ _HISTORY = Statement(
     .order_by(_e.recorded_us.desc(), _e.entry_id.desc())
     .limit(bindparam("limit"))
 )
-_AUDIT = Statement(
-    select(
-        _l.leaf_index,
-        _l.entry_id,
-        _l.leaf_hash,
-        _e.entry_id,
-        _e.idempotency_key,
-        _e.body,
-        _e.leaf_hash,
-        *(_e[name] for name in CACHE_COLUMNS),
-    )
-    .select_from(t.leaf.outerjoin(t.entry, _SEQUENCED))
-    .where(_l.log_id == _LOG, _l.leaf_index >= bindparam("start"), _l.leaf_index < bindparam("stop"))
-    .order_by(_l.leaf_index)
-)
-
-_SAME_KEY = Statement(
-    select(func.min(_e.entry_id)).where(_e.log_id == _LOG).group_by(_e.idempotency_key).having(func.count() > 1)
-)
-_SEVERAL_LEAVES = Statement(
-    select(_l.entry_id).where(_l.log_id == _LOG).group_by(_l.entry_id).having(func.count() > 1)
-)
-_WAITING = (_q.log_id == _e.log_id) & (_q.entry_id == _e.entry_id)
-_UNPLACED = Statement(
-    select(_e.entry_id)
-    .select_from(_FROM.outerjoin(t.queue, _WAITING))
-    .where(_e.log_id == _LOG, _l.entry_id.is_(None), _q.entry_id.is_(None))
-    .order_by(_e.entry_id)
-)
-_QUEUE_FAULTS = Statement(
-    select(_q.entry_id)
-    .select_from(t.queue.outerjoin(t.entry, _WAITING))
-    .where(_q.log_id == _LOG, or_(_e.entry_id.is_(None), _e.leaf_hash != _q.leaf_hash))
-    .order_by(_q.queue_id)
-)
 
 
-class LedgerRowsSql:
+class LedgerRowsSql(AuditRowsSql):
     """Implements :class:`cagg.ports.LedgerRows`."""
 
     connection: Connection
@@ -169,7 +126,7 @@ class LedgerRowsSql:
             leaf_hash=entry.leaf_hash,
             **{name: columns.get(name) for name in CACHE_COLUMNS},
         )
-        hashed = {"log_id": self._log_id, "entry_id": entry.entry_id, "leaf_hash": entry.leaf_hash}
+        hashed: dict[str, Value] = {"log_id": self._log_id, "entry_id": entry.entry_id, "leaf_hash": entry.leaf_hash}
         if entry.index is None:
             _INSERT_QUEUE.run(self.connection, **hashed, queued_us=to_us(self.now()))
         else:
@@ -186,7 +143,7 @@ class LedgerRowsSql:
         start: int = 0,
     ) -> Iterator[Entry]:
         """Sequenced entries by index from ``start`` on, filtered; read page by page."""
-        query = select(*_ENTRY).select_from(t.leaf.join(t.entry, _SEQUENCED))
+        query = select(*_ENTRY).select_from(t.leaf.join(t.entry, SEQUENCED))
         query = query.where(_l.log_id == self._log_id, _l.leaf_index >= start)
         for column, wanted in ((_e.kind, kind), (_e.request_key, request_key), (_e.task_key, task_key)):
             if wanted is not None:
@@ -206,41 +163,6 @@ class LedgerRowsSql:
                 return
             last = rows[-1][5]
             left = None if left is None else left - len(rows)
-
-    def columns(self, start: int, stop: int) -> Iterator[tuple[int, str, Mapping[str, str | int | None]]]:
-        """(index, entry_id, stored columns) by index, for verification."""
-        for row in self.audit_rows(start, stop):
-            if row.columns is not None:
-                yield row.index, row.entry_id, row.columns
-
-    def audit_rows(self, start: int, stop: int) -> Iterator[AuditRow]:
-        """Leaves of ``[start, stop)`` with whatever is stored for their entries, exactly as it is stored."""
-        for first in range(start, stop, _PAGE):
-            rows = _AUDIT.rows(self.connection, log_id=self._log_id, start=first, stop=min(stop, first + _PAGE))
-            for row in rows:
-                present = row[3] is not None
-                yield AuditRow(
-                    index=row[0],
-                    entry_id=row[1],
-                    leaf_hash=row[2],
-                    idempotency_key=row[4],
-                    body=row[5],
-                    entry_leaf_hash=row[6],
-                    columns=dict(zip(CACHE_COLUMNS, row[7:], strict=True)) if present else None,
-                )
-
-    def duplicate_entries(self) -> Sequence[str]:
-        """Ids of entries that share an idempotency key or have several leaves."""
-        found = [row[0] for row in _SAME_KEY.rows(self.connection, log_id=self._log_id)]
-        return sorted({*found, *(row[0] for row in _SEVERAL_LEAVES.rows(self.connection, log_id=self._log_id))})
-
-    def unplaced_entries(self) -> Sequence[str]:
-        """Ids of entries without a leaf that do not wait in the queue either."""
-        return [row[0] for row in _UNPLACED.rows(self.connection, log_id=self._log_id)]
-
-    def queue_faults(self) -> Sequence[str]:
-        """Ids of queue rows whose entry is missing or has another leaf hash."""
-        return [row[0] for row in _QUEUE_FAULTS.rows(self.connection, log_id=self._log_id)]
 
     def history(self, task_key: str, limit: int) -> Sequence[HistoryPoint]:
         """Newest measurements of a task, newest first."""
@@ -302,9 +224,7 @@ class LedgerRowsSql:
 
     def put_tile(self, level: int, number: int, hashes: bytes, root: bytes) -> None:
         """Store one full tile (256 hashes of 32 bytes) with the root over them. Immutable."""
-        _INSERT_TILE.run(
-            self.connection, log_id=self._log_id, level=level, number=number, hashes=hashes, root=root
-        )
+        _INSERT_TILE.run(self.connection, log_id=self._log_id, level=level, number=number, hashes=hashes, root=root)
 
     def tile(self, level: int, number: int) -> bytes | None:
         """Return a full tile."""
@@ -373,14 +293,6 @@ class LedgerRowsSql:
     def origin(self) -> str:
         """The log's name: the first line of its checkpoints."""
         return self._origin
-
-    def row_counts(self) -> Mapping[str, int]:
-        """Rows by table (entry, queue, leaf, tile, checkpoint), of any log: verification compares them."""
-        counts = {}
-        for table in (t.log, t.entry, t.queue, t.leaf, t.tile, t.checkpoint):
-            query = select(func.count()).select_from(table)
-            counts[table.name.removeprefix("cagg_")] = int(self.connection.execute(query).scalar_one())
-        return counts
 
 
 def _entry(row: Any) -> Entry:

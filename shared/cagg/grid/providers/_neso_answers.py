@@ -73,8 +73,8 @@ def _check_time(blocks: tuple[Block, ...], asked: Window) -> None:
     # a start exactly on a boundary may also bring the block before it
     if first < asked.start - BLOCK or last > asked.end + BLOCK:
         raise IntensityUnavailable(
-            f"neso answered for {first:%Y-%m-%d %H:%M}Z to {last:%Y-%m-%d %H:%M}Z when asked for {asked}, which is another "
-            "time; check whether a proxy between here and the service serves old answers."
+            f"neso answered for {first:%Y-%m-%d %H:%M}Z to {last:%Y-%m-%d %H:%M}Z when asked for {asked}, "
+            "which is another time; check whether a proxy between here and the service serves old answers."
         )
 
 

@@ -1,7 +1,7 @@
 """Reads trace files: recorded or invented intensities as CSV or JSON. Pure: text in, values out.
 
-CSV: lines that begin with ``#`` are comments; those of the form ``# key: value`` with a known key describe the trace. The
-first other line names the columns ``start,g_per_kwh`` and, if wanted, ``end``, in any order::
+CSV: lines that begin with ``#`` are comments; those of the form ``# key: value`` with a known key describe the
+trace. The first other line names the columns ``start,g_per_kwh`` and, if wanted, ``end``, in any order::
 
     # name: my-grid
     # basis: direct
@@ -9,9 +9,9 @@ first other line names the columns ``start,g_per_kwh`` and, if wanted, ``end``, 
     2026-03-01T00:00+00:00,182.5
     2026-03-01T00:30+00:00,
 
-An empty value is a gap. Without an ``end`` column every interval is as long as the shortest distance between two starts,
-so that a missing line stays a gap. JSON: an object with the same keys and ``points``, a list of objects with
-``start``, ``g_per_kwh`` and perhaps ``end``.
+An empty value is a gap. Without an ``end`` column every interval is as long as the shortest distance between two
+starts, so that a missing line stays a gap. JSON: an object with the same keys and ``points``, a list of objects
+with ``start``, ``g_per_kwh`` and perhaps ``end``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -235,13 +236,13 @@ def _intensity(text: str, place: str) -> CarbonIntensity | None:
 
 
 def _points(rows: Sequence[_Row]) -> tuple[IntensityPoint, ...]:
-    for before, after in zip(rows, rows[1:], strict=False):
+    for before, after in pairwise(rows):
         if after.start <= before.start:
             raise ConfigurationError(
-                f"{after.where}: {after.start:%Y-%m-%d %H:%M:%S}Z does not come after the line before; sort the file by start, "
-                "and give every start once."
+                f"{after.where}: {after.start:%Y-%m-%d %H:%M:%S}Z does not come after the line before; sort the "
+                "file by start, and give every start once."
             )
-    step = min((after.start - before.start for before, after in zip(rows, rows[1:], strict=False)), default=None)
+    step = min((after.start - before.start for before, after in pairwise(rows)), default=None)
     points: list[IntensityPoint] = []
     for row in rows:
         if row.end is None and step is None:
@@ -251,7 +252,8 @@ def _points(rows: Sequence[_Row]) -> tuple[IntensityPoint, ...]:
             raise ConfigurationError(f"{row.where}: the interval ends at {end:%Y-%m-%d %H:%M:%S}Z, before it starts.")
         if points and row.start < points[-1].window.end:
             raise ConfigurationError(
-                f"{row.where}: the interval overlaps the one before, which ends at {points[-1].window.end:%Y-%m-%d %H:%M:%S}Z."
+                f"{row.where}: the interval overlaps the one before, which ends at "
+                f"{points[-1].window.end:%Y-%m-%d %H:%M:%S}Z; correct start or end."
             )
         points.append(IntensityPoint(window=Window(start=row.start, end=end), intensity=row.intensity))
     return tuple(points)

@@ -82,13 +82,14 @@ class TraceProvider:
 
     def zones(self) -> tuple[ZoneEntry, ...]:
         """The one zone of this file."""
+        # a trace without an area is a place of its own: nothing else stands in for it
+        area = self._trace.area or str(self._zone)
         return (
             ZoneEntry(
                 zone=self._zone,
                 name=self._trace.title,
-                # a trace without an area is a place of its own: nothing else stands in for it
-                area=self._trace.area or str(self._zone),
-                wider=None,
+                area=area,
+                wider=area.split("-", 1)[0] if self._trace.area and "-" in area else None,
                 convention=self.convention,
                 kind=self.kind,
             ),
@@ -110,8 +111,8 @@ class TraceProvider:
         if all(point.intensity is None for point in points):
             first, last = self._points[0].window.start, self._points[-1].window.end
             raise IntensityUnavailable(
-                f"{self._zone} reaches from {first:%Y-%m-%d %H:%M:%S}Z to {last:%Y-%m-%d %H:%M:%S}Z and knows nothing of "
-                f"{window}; set grid.trace.anchor to where it should begin."
+                f"{self._zone} reaches from {first:%Y-%m-%d %H:%M:%S}Z to {last:%Y-%m-%d %H:%M:%S}Z and knows "
+                f"nothing of {window}; set grid.trace.anchor to where it should begin."
             )
         issued = self._trace.issued_at
         return IntensitySeries(

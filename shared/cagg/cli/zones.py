@@ -1,0 +1,86 @@
+"""``cagg zones``: the grid areas that cagg knows, by provider."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cagg.cli._output import Json, answer, line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from cagg.grid.zones import ZoneEntry
+
+__all__ = ["matching_zones", "zones"]
+
+
+def zones(
+    *,
+    search: Annotated[str | None, typer.Argument(help="Part of a code or name.")] = None,
+    provider: Annotated[str | None, typer.Option(help="neso, climatology, yearly or trace.")] = None,
+    json: Json = False,
+) -> int:
+    """List zones with what their numbers mean. Exit status 1 when none matches."""
+    from cagg.cli._context import components
+
+    parts = components()
+    known = [*matching_zones(search)]
+    if parts.settings.trace_file is not None:
+        known += [item for item in parts.grid.trace_zones() if _matches(item, search)] if _has_trace(parts) else []
+    found = [item for item in known if provider is None or item.zone.provider == provider]
+    document = {"zones": [_zone_json(item) for item in found]}
+    return answer(document, lambda to: _print(to, found, search), json=json, status=0 if found else 1)
+
+
+def _has_trace(parts: Any) -> bool:
+    return hasattr(parts.grid, "trace_zones")
+
+
+def matching_zones(search: str | None) -> list[ZoneEntry]:
+    """Return the built-in zones whose code, alias or name holds the text; all of them for None."""
+    from cagg.grid.zones import all_zones
+
+    return [item for item in all_zones() if _matches(item, search)]
+
+
+def _matches(item: ZoneEntry, search: str | None) -> bool:
+    if search is None:
+        return True
+    wanted = search.casefold()
+    if ":" in wanted:
+        return wanted in str(item.zone).casefold()
+    return any(wanted in word.casefold() for word in (item.zone.code, item.name, *item.aliases))
+
+
+def _zone_json(item: ZoneEntry) -> dict[str, Any]:
+    return {
+        "zone": str(item.zone),
+        "provider": item.zone.provider,
+        "code": item.zone.code,
+        "name": item.name,
+        "aliases": list(item.aliases),
+        "kind": str(item.kind),
+        "signal": str(item.convention.signal),
+        "basis": str(item.convention.basis),
+        "gas": str(item.convention.gas),
+    }
+
+
+def _print(to: Console, found: Sequence[ZoneEntry], search: str | None) -> None:
+    if not found:
+        line(to, f"No zone matches {search!r}; `cagg zones` lists all of them.")
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, header_style="bold")
+    for name in ("zone", "name", "numbers"):
+        table.add_column(name, overflow="fold")
+    for item in found:
+        code = str(item.zone) + (f" ({', '.join(item.aliases)})" if item.aliases else "")
+        table.add_row(Text(code), Text(item.name), Text(f"{item.kind}, {item.convention.basis}, {item.convention.gas}"))
+    to.print(table)

@@ -1,0 +1,237 @@
+"""The first schema: a frozen copy of the tables as they were in version 0001. Never edited; later files add."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from cagg.store._triggers import append_only_triggers
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+_tables = MetaData()
+
+_id = BigInteger().with_variant(Integer, "sqlite")
+
+Table(
+    "cagg_log",
+    _tables,
+    Column("log_id", Integer, primary_key=True),
+    Column("origin", Text, nullable=False, unique=True),
+    Column("state", String(16), nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+)
+
+Table(
+    "cagg_entry",
+    _tables,
+    Column("log_id", Integer, ForeignKey("cagg_log.log_id"), primary_key=True),
+    Column("entry_id", String(36), primary_key=True),
+    Column("idempotency_key", LargeBinary(32), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("leaf_hash", LargeBinary(32), nullable=False),
+    Column("kind", String(24), nullable=False),
+    Column("recorded_us", BigInteger, nullable=False),
+    Column("request_key", Text, nullable=False),
+    Column("host", Text),
+    Column("root_run_id", Text),
+    Column("task_key", Text),
+    Column("attempt", Integer),
+    Column("budget_path", Text),
+    Column("start_us", BigInteger),
+    Column("end_us", BigInteger),
+    Column("outcome", String(24)),
+    Column("energy_millijoules", BigInteger),
+    Column("carbon_micrograms", BigInteger),
+    Column("grade", String(1)),
+    Column("part_of", Text),
+    UniqueConstraint("log_id", "idempotency_key", name="cagg_entry_idempotency"),
+    CheckConstraint("length(body) <= 65535", name="cagg_entry_body_size"),
+    Index("cagg_entry_request", "request_key"),
+    Index("cagg_entry_task", "task_key", "kind", "recorded_us"),
+)
+
+Table(
+    "cagg_queue",
+    _tables,
+    Column("queue_id", _id, primary_key=True, autoincrement=True),
+    Column("log_id", Integer, nullable=False),
+    Column("entry_id", String(36), nullable=False),
+    Column("leaf_hash", LargeBinary(32), nullable=False),
+    Column("queued_us", BigInteger, nullable=False),
+)
+
+Table(
+    "cagg_leaf",
+    _tables,
+    Column("log_id", Integer, primary_key=True),
+    Column("leaf_index", BigInteger, primary_key=True, autoincrement=False),
+    Column("entry_id", String(36), nullable=False),
+    Column("leaf_hash", LargeBinary(32), nullable=False),
+    UniqueConstraint("log_id", "entry_id", name="cagg_leaf_entry"),
+    sqlite_with_rowid=False,
+)
+
+Table(
+    "cagg_tile",
+    _tables,
+    Column("log_id", Integer, primary_key=True),
+    Column("level", Integer, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("hashes", LargeBinary, nullable=False),
+    Column("root", LargeBinary(32), nullable=False),
+)
+
+Table(
+    "cagg_checkpoint",
+    _tables,
+    Column("log_id", Integer, primary_key=True),
+    Column("size", BigInteger, primary_key=True, autoincrement=False),
+    Column("root", LargeBinary(32), nullable=False),
+    Column("note", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+)
+
+Table(
+    "cagg_blob",
+    _tables,
+    Column("digest", String(64), primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+)
+
+Table(
+    "cagg_budget",
+    _tables,
+    Column("path", Text, primary_key=True),
+    Column("unit", String(16), primary_key=True),
+    Column("period", String(16), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("time_zone", Text, nullable=False),
+    Column("limit_amount", BigInteger, nullable=False),
+    Column("mode", String(16), nullable=False),
+    Column("unknown_intensity_milligrams_per_kwh", BigInteger),
+    Column("created_us", BigInteger, nullable=False),
+)
+
+Table(
+    "cagg_allotment",
+    _tables,
+    Column("allotment_id", _id, primary_key=True, autoincrement=True),
+    Column("path", Text, nullable=False),
+    Column("unit", String(16), nullable=False),
+    Column("period", String(16), nullable=False),
+    Column("starts_us", BigInteger, nullable=False),
+    Column("ends_us", BigInteger, nullable=False),
+    Column("limit_amount", BigInteger, nullable=False),
+    Column("extra", BigInteger, nullable=False, default=0),
+    Column("held", BigInteger, nullable=False, default=0),
+    Column("spent", BigInteger, nullable=False, default=0),
+    Column("overrun", BigInteger, nullable=False, default=0),
+    UniqueConstraint("path", "unit", "period", "starts_us", name="cagg_allotment_period"),
+    CheckConstraint("held >= 0", name="cagg_allotment_held"),
+    CheckConstraint("spent >= 0", name="cagg_allotment_spent"),
+)
+
+Table(
+    "cagg_reservation",
+    _tables,
+    Column("request_key", String(64), primary_key=True),
+    Column("series_key", String(64), nullable=False),
+    Column("host", Text, nullable=False),
+    Column("root_run_id", Text, nullable=False),
+    Column("task_key", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("budget_path", Text),
+    Column("state", String(16), nullable=False),
+    Column("first_asked_us", BigInteger, nullable=False),
+    Column("deadline_us", BigInteger),
+    Column("asks", Integer, nullable=False),
+    Column("deferrals", Integer, nullable=False),
+    Column("planning_intensity_milligrams_per_kwh", BigInteger),
+    Column("planning_basis", Text, nullable=False),
+    Column("planned_start_us", BigInteger, nullable=False),
+    Column("upper_energy_millijoules", BigInteger, nullable=False),
+    Column("lease_until_us", BigInteger),
+    Column("lease_epoch", Integer, nullable=False),
+    Column("last_beat_us", BigInteger),
+    Column("started_us", BigInteger),
+    Column("used_energy_millijoules", BigInteger, nullable=False),
+    Column("last_power_milliwatts", BigInteger, nullable=False),
+    Column("encloses_run", Integer, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("updated_us", BigInteger, nullable=False),
+    Index("cagg_reservation_series", "series_key"),
+    Index("cagg_reservation_run", "host", "root_run_id"),
+    Index("cagg_reservation_state", "state", "lease_until_us"),
+)
+
+Table(
+    "cagg_hold",
+    _tables,
+    Column("request_key", String(64), ForeignKey("cagg_reservation.request_key"), primary_key=True),
+    Column("allotment_id", BigInteger, ForeignKey("cagg_allotment.allotment_id"), primary_key=True),
+    Column("unit", String(16), nullable=False),
+    Column("amount", BigInteger, nullable=False),
+)
+
+Table(
+    "cagg_journal",
+    _tables,
+    Column("journal_id", _id, primary_key=True, autoincrement=True),
+    Column("allotment_id", BigInteger, ForeignKey("cagg_allotment.allotment_id"), nullable=False),
+    Column("request_key", String(64), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("d_held", BigInteger, nullable=False),
+    Column("d_spent", BigInteger, nullable=False),
+    Column("d_overrun", BigInteger, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Index("cagg_journal_allotment", "allotment_id"),
+    Index("cagg_journal_request", "request_key"),
+)
+
+Table(
+    "cagg_forecast",
+    _tables,
+    Column("forecast_id", _id, primary_key=True, autoincrement=True),
+    Column("provider", Text, nullable=False),
+    Column("zone", Text, nullable=False),
+    Column("convention", Text, nullable=False),
+    Column("fetched_us", BigInteger, nullable=False),
+    Column("start_us", BigInteger, nullable=False),
+    Column("end_us", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Index("cagg_forecast_zone", "provider", "zone", "fetched_us"),
+)
+
+_APPEND_ONLY = ("cagg_entry", "cagg_leaf", "cagg_tile", "cagg_checkpoint", "cagg_journal")
+
+
+def upgrade() -> None:
+    """Create every table, and make the recorded ones append-only where triggers do that."""
+    from alembic import op
+
+    connection = op.get_bind()
+    _tables.create_all(connection, checkfirst=False)
+    for statement in append_only_triggers(connection.dialect.name, _APPEND_ONLY):
+        op.execute(statement)
+
+
+def downgrade() -> None:
+    """Refuse: a ledger is never taken apart."""
+    raise NotImplementedError("the store's schema only grows; restore a backup instead.")
