@@ -23,7 +23,7 @@ def report(decision: Decision, summary: RunSummary, *, artifact: bool) -> None:
     """Log the summary and, when asked for, store it as an artifact; a failure to do so never fails the run."""
     run_logger().info("carbon gate: used %s", _line(summary))
     for note in summary.notes:
-        run_logger().warning("carbon gate: %s", note)
+        run_logger().info("carbon gate: %s", note)
     if not artifact:
         return
     key = "carbon-" + (re.sub(r"[^a-z0-9]+", "-", decision.request.identity.task_key.lower()).strip("-") or "run")

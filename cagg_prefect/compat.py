@@ -82,7 +82,9 @@ def as_uuid(text: str) -> UUID | None:
 
 
 def run_logger() -> logging.Logger | logging.LoggerAdapter[Any]:
-    """Return the logger whose lines Prefect shows beside the run; a plain one outside of any run."""
+    """Return the logger whose lines Prefect shows beside the flow run; a plain one outside of any."""
+    if FlowRunContext.get() is None:
+        return logging.getLogger("cagg.prefect")
     try:
         return get_run_logger()
     except MissingContextError:

@@ -20,7 +20,7 @@ from cagg_prefect.shapes import GatedWork, gated_class, move_binding, recast
 __all__ = ["gate_flow"]
 
 _executions: Counter[str] = Counter()
-"""How often the bodies of subflow runs were entered in this process: their own retries, without restarts."""
+"""How often the bodies of subflow runs were entered since their root last woke: their own retries, no restarts."""
 
 
 class _GatedFlow(GatedWork):
@@ -74,9 +74,9 @@ class _FlowGate:
     def _attempt(self, root: RootRun, context: FlowRunContext) -> int:
         if not root.nested or context.flow_run is None:
             return root.attempt
-        run_id = f"{context.flow_run.id}"
-        _executions[run_id] += 1
-        return (root.attempt - 1) * (self.flow.retries + 1) + _executions[run_id]
+        execution = f"{context.flow_run.id} {root.deferrals}"
+        _executions[execution] += 1
+        return (root.attempt - 1) * (self.flow.retries + 1) + _executions[execution]
 
 
 def _refuse(decision: Decision, context: FlowRunContext) -> Way:

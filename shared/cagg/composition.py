@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cagg.clock import SystemClock
-from cagg.errors import InvalidInput
-from cagg.grid.chain import Chain, GridAnswer, accounting_providers
-from cagg.grid.codec import unpack
+from cagg.grid.chain import Chain, GridAnswer, Use, accounting_providers
 from cagg.grid.providers import GridSettings, build_providers
 from cagg.grid.zones import ZoneEntry, default_providers, resolve_zone
 from cagg.intensity import IntensitySeries, Zone
 from cagg.ports import Clock, IntensityProvider, Store, StoredForecast
 from cagg.quantities import PPM, ceil_div
 from cagg.settings import Settings, load_settings
-from cagg.steps.spool import Spool
+from cagg.spool import Spool
 from cagg.store.engine import open_store
 from cagg.windows import Window
 
@@ -39,9 +37,9 @@ class Grid:
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
-        self._chains: dict[str, tuple[Zone, Chain, tuple[str, ...]]] = {}
+        self._chains: dict[str, tuple[Zone, Chain, Chain | None]] = {}
 
-    def _chain(self, zone_name: str) -> tuple[Zone, Chain, tuple[str, ...]]:
+    def _chain(self, zone_name: str) -> tuple[Zone, Chain, Chain | None]:
         if zone_name not in self._chains:
             settings = self._settings
             names = settings.steering or default_providers(zone_name, has_trace=settings.trace_file is not None)
@@ -49,9 +47,14 @@ class Grid:
             built = {provider.name: provider for provider in self._build(wanted)}
             chain = Chain(providers=[built[name] for name in names], clock=self._clock)
             zone = resolve_zone(zone_name, names, more=chain.zones())
-            accounting = accounting_providers(
-                [built[name] for name in (settings.accounting or names)], declared=settings.accounting is not None
+            pricing = accounting_providers(
+                [built[name] for name in (settings.accounting or names)],
+                declared=settings.accounting is not None,
+                zone=zone,
             )
+            accounting = None
+            if pricing:
+                accounting = Chain(providers=[built[name] for name in pricing], clock=self._clock, use=Use.ACCOUNTING)
             self._chains[zone_name] = zone, chain, accounting
         return self._chains[zone_name]
 
@@ -89,27 +92,15 @@ class Grid:
         zone, chain, _ = self._chain(zone_name)
         return chain.forecast(zone, window, cached)
 
-    def accounting(self, zone_name: str, answers: Sequence[IntensitySeries]) -> list[IntensitySeries]:
-        """Keep the series that may price readings."""
-        _, _, names = self._chain(zone_name)
-        return sorted(
-            (series for series in answers if series.zone.provider in names),
-            key=lambda series: names.index(series.zone.provider),
-        )
-
-    def decode(self, cached: Sequence[StoredForecast]) -> list[IntensitySeries]:
-        """Decode cached series; damaged rows are left out."""
-        series = []
-        for row in cached:
-            try:
-                series.append(unpack(row))
-            except InvalidInput as error:
-                logger.warning("cagg: %s", error)
-        return series
+    def on_hand(self, zone_name: str, window: Window, cached: Sequence[StoredForecast]) -> Sequence[IntensitySeries]:
+        """Series that may price a window, best first, without asking the network."""
+        zone, _, accounting = self._chain(zone_name)
+        return () if accounting is None else accounting.on_hand(zone, window, cached)
 
     def accounting_names(self, zone_name: str) -> tuple[str, ...]:
         """Names of the providers that may price readings."""
-        return self._chain(zone_name)[2]
+        accounting = self._chain(zone_name)[2]
+        return () if accounting is None else tuple(provider.name for provider in accounting.providers)
 
     def planning(self, zone_name: str, window: Window, series: IntensitySeries | None) -> tuple[int | None, str]:
         """Return the price of holds in mg/kWh, PUE included, and where it comes from; (None, reason) when unknown."""

@@ -7,26 +7,24 @@ any transaction, the verdict, its hold and its ledger entry are one transaction.
 from __future__ import annotations
 
 import logging
-import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from cagg.composition import PROCESS_RUN_ID, Components, code_version, compose
-from cagg.errors import CaggError, InvalidInput, NotAdmitted
-from cagg.records import ReservationState
+from cagg.errors import NotAdmitted, StoreUnavailable
 from cagg.request import GateOptions, HostProfile, Request, RequestIdentity
 from cagg.settings import Mode, Settings
 from cagg.steps.outage import Outage
 from cagg.steps.recording import Recorder
-from cagg.steps.running import GatedRun, RunSummary, enclosing_run
-from cagg.steps.situation import Situation, survey
+from cagg.steps.running import GatedRun, enclosing_run
+from cagg.steps.situation import survey
 from cagg.steps.spooling import replay_spool
-from cagg.verdict import Admit, Decision, Defer, Reason
+from cagg.verdict import Admit, Decision, Defer
 from cagg.windows import format_duration
 
 __all__ = ["Gate", "gate", "wait_until"]
@@ -43,9 +41,7 @@ class Gate:
     def __init__(self, components: Components) -> None:
         self.components = components
         self._recorder = Recorder(components)
-        self._situations: dict[str, Situation] = {}
-        self._guard = threading.Lock()
-        self._replayed = False
+        self._prepared = False
 
     @classmethod
     def open(
@@ -82,12 +78,9 @@ class Gate:
         request = self._complete(request)
         if settings.mode is Mode.OFF:
             return Outage(self.components).bypass(request)
-        self._replay_once()
+        self._prepare_once()
         situation = survey(self.components, request, enclosing_run())
-        decision = self._recorder.decide(situation)
-        with self._guard:
-            self._situations[decision.request.identity.key] = situation
-        return decision
+        return self._recorder.decide(situation)
 
     def run(self, decision: Decision) -> GatedRun:
         """Return the context manager that meters an admitted run, keeps its lease alive and settles it.
@@ -97,11 +90,7 @@ class Gate:
         """
         if not isinstance(decision.verdict, Admit):
             raise NotAdmitted(decision)
-        with self._guard:
-            situation = self._situations.pop(decision.request.identity.key, None)
-        zone = decision.request.options.zone
-        series = [] if situation is None or zone is None else situation.accounting_series
-        return GatedRun(self.components, decision, series, zone if situation is None or situation.zone_known else None)
+        return GatedRun(self.components, decision)
 
     def deferrals(self, identity: RequestIdentity) -> int:
         """Return how many asks of this series (all attempts) ended in Defer; 0 when the store cannot say."""
@@ -118,13 +107,19 @@ class Gate:
             options = options.over(GateOptions(zone=settings.zone))
         return replace(request, options=options, code=request.code or code_version())
 
-    def _replay_once(self) -> None:
-        if not self._replayed:
-            self._replayed = True
-            if self.components.spool.waiting():
-                report = replay_spool(self.components)
-                for problem in report.set_aside:
-                    logger.warning("cagg set a spooled record aside: %s", problem)
+    def _prepare_once(self) -> None:
+        """Create the store where there is none, and bring in what the spool holds."""
+        if self._prepared:
+            return
+        try:
+            with self.components.store.transaction():
+                pass
+        except StoreUnavailable:
+            return  # each ask finds that out itself and applies its own policy
+        self._prepared = True
+        if self.components.spool.waiting():
+            for problem in replay_spool(self.components).set_aside:
+                logger.warning("cagg set a spooled record aside: %s", problem)
 
 
 def wait_until(gate: Gate, verdict: Defer, on_tick: Tick | None, *, tick_seconds: float = 1.0) -> None:
@@ -221,6 +216,3 @@ def _announce(verdict: Defer, left: timedelta) -> None:
     if verdict.until not in _announced:
         _announced.add(verdict.until)
         logger.warning("cagg: %s (%s left)", verdict.message, format_duration(left))
-
-
-_: Sequence[object] = (CaggError, InvalidInput, Reason, ReservationState, RunSummary, Self)

@@ -29,7 +29,9 @@ REST = 0
 """Key of the claimant that takes what no run owns; runs have keys from 1."""
 
 
-def apportion(total: int, weights: Sequence[int], left_over: Sequence[int] | None = None) -> tuple[list[int], list[int]]:
+def apportion(
+    total: int, weights: Sequence[int], left_over: Sequence[int] | None = None
+) -> tuple[list[int], list[int]]:
     """Divide whole units by weights so that the parts sum to the total exactly.
 
     Args:

@@ -3,9 +3,9 @@
 P = n x (min + (max - min) x u): n logical processors, u their mean utilisation, min and max in watts per logical
 processor at 0 and 100 % load.
 
-Source of the table: ccf-coefficients, ``output/coefficients-aws-use.csv`` (2026-04-24, Apache-2.0, Cloud Carbon Footprint
-contributors), rounded to milliwatts. Its row "EPYC 5th Gen" (3.682 to 8.961 W, five times its neighbours) and the
-Graviton rows (copies of EPYC 2nd Gen) are left out: such processors are treated as not recognised.
+Source of the table: ccf-coefficients, ``output/coefficients-aws-use.csv`` (2026-04-24, Apache-2.0, Cloud Carbon
+Footprint contributors), rounded to milliwatts. Its row "EPYC 5th Gen" (3.682 to 8.961 W, five times its neighbours) and
+the Graviton rows (copies of EPYC 2nd Gen) are left out: such processors are treated as not recognised.
 """
 
 from __future__ import annotations

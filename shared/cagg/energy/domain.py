@@ -10,10 +10,40 @@ from cagg.errors import MeterUnavailable
 from cagg.ports import EnergySource, Sample
 from cagg.provenance import Grade
 
-__all__ = ["Domain", "DomainSlice", "plausible_milliwatts"]
+__all__ = ["Domain", "DomainSlice", "Missing", "Selection", "plausible_milliwatts"]
 
 _SHORTEST_CALIBRATION_NS = 1_000_000_000
 _NS_PER_SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """A domain that is not measured by a source, and why.
+
+    Attributes:
+        domain: ``cpu``, ``memory`` or ``gpu``.
+        source: the source that was tried.
+        reason: what is wrong and the remedy.
+    """
+
+    domain: str
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What a meter reads.
+
+    Attributes:
+        sources: one per domain.
+        missing: domains that exist here but cannot be read by anything.
+        notes: sources that were tried first and could not be read, where another one stands in.
+    """
+
+    sources: tuple[EnergySource, ...]
+    missing: tuple[Missing, ...]
+    notes: tuple[str, ...]
 
 
 def plausible_milliwatts(domain: str, cpus: int | None) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -61,8 +60,8 @@ def memory_bytes(proc: Path = Path("/proc")) -> tuple[int, int] | None:
 def describe_hardware(proc: Path = Path("/proc")) -> Mapping[str, str]:
     """Return the class of hardware for the record: processor, counts, memory, kernel. Unknown parts are left out."""
     fields = cpu_fields(proc)
-    facts = {"kernel": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}"}
-    facts["machine"] = platform.machine()
+    system = os.uname()  # its node name is left alone
+    facts = {"kernel": f"{system.sysname} {'.'.join(system.release.split('.')[:2])}", "machine": system.machine}
     if fields.get("model name"):
         facts["cpu"] = fields["model name"]
     count = cpu_count(proc)

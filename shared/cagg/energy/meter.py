@@ -1,8 +1,8 @@
 """The meter: what each run in this process used, so that runs, others and idle energy add up to the host's.
 
 Counters are read when a window opens, at each heartbeat and when a window closes; each stretch between two reads is
-divided by :mod:`cagg.energy.sharing` and :mod:`cagg.energy.attribution`. Nothing is imported, opened or started before
-the first window. Metering never fails a run unless the settings say strict; it takes over no signal and uses no network.
+divided by :mod:`cagg.energy.sharing` and :mod:`cagg.energy.attribution`. Nothing is opened or started before the first
+window. Metering never fails a run unless the settings say strict; it takes over no signal and uses no network.
 """
 
 from __future__ import annotations
@@ -10,26 +10,27 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from cagg.energy.account import Account
-from cagg.energy.crosscheck import CrossCheck
-from cagg.energy.domain import Domain
+from cagg.energy.domain import Domain, Selection
 from cagg.energy.hardware import describe_hardware
 from cagg.energy.heartbeat import Heartbeat
 from cagg.energy.host import HostUsage, SystemUsage
 from cagg.energy.options import SOURCE_NAMES, IdlePolicy, MeterSettings
 from cagg.energy.reading import make_reading, unknown_reading
-from cagg.energy.selection import Selection, SourceFinder, select_sources
 from cagg.energy.settling import OpenWindow, Settler
 from cagg.energy.sharing import UsageScope
-from cagg.energy.sources.nvml import driver_present
 from cagg.energy.windows import MeterWindow, Progress
 from cagg.errors import CaggError, ConfigurationError, InvalidInput, MeterUnavailable, MissingExtra
 from cagg.ports import Clock, EnergySource
 from cagg.records import Reading
 from cagg.windows import Window
+
+if TYPE_CHECKING:
+    from cagg.energy.crosscheck import CrossCheck
+    from cagg.energy.selection import SourceFinder
 
 __all__ = [
     "IdlePolicy",
@@ -44,6 +45,7 @@ __all__ = [
 ]
 
 _CLOCK_JUMP = timedelta(seconds=5)
+_NO_CODECARBON = 'not installed; run pip install "cagg[codecarbon]" if you want it'
 
 
 class Meter:
@@ -81,7 +83,7 @@ class Meter:
         """
         pid = os.getpid()
         meter = cls._shared.get(pid)
-        if meter is not None and (meter._settings == settings and meter._clock is clock or meter.open_windows):
+        if meter is not None and ((meter._settings == settings and meter._clock is clock) or meter.open_windows):
             return meter
         fresh = cls(clock=clock, settings=settings)
         if meter is None:
@@ -100,11 +102,11 @@ class Meter:
         self._hardware: Mapping[str, str] = {}
         self._next_key = 1
         self._heart = Heartbeat(clock=self._clock, beat=self.beat)
-        self._check = (
-            CrossCheck(clock=self._clock, country_iso3=self._settings.codecarbon_country)
-            if self._settings.cross_check
-            else None
-        )
+        self._check: CrossCheck | None = None
+        if self._settings.cross_check is not None:
+            from cagg.energy.crosscheck import CrossCheck
+
+            self._check = CrossCheck(clock=self._clock, country_iso3=self._settings.codecarbon_country)
 
     @property
     def open_windows(self) -> int:
@@ -204,6 +206,8 @@ class Meter:
             if self._usage is None:
                 self._usage = SystemUsage()
             if self._given_sources is None:
+                from cagg.energy.selection import SourceFinder, select_sources  # only where hardware is probed
+
                 finder = SourceFinder(clock=self._clock, usage=self._usage, settings=self._settings)
                 self._selection = select_sources(self._settings, finder)
             else:
@@ -276,8 +280,6 @@ class Meter:
 
 
 def _with_note(reading: Reading, note: str) -> Reading:
-    from dataclasses import replace
-
     return replace(reading, notes=(*reading.notes, note))
 
 
@@ -302,6 +304,8 @@ def probe(settings: MeterSettings, clock: Clock | None = None) -> list[SourceSta
         settings: the meter's settings.
         clock: time; None = the computer's.
     """
+    from cagg.energy.selection import SourceFinder
+
     if clock is None:
         from cagg.clock import SystemClock
 
@@ -315,19 +319,24 @@ def _probe_one(name: str, finder: SourceFinder, settings: MeterSettings) -> Sour
         from importlib.util import find_spec
 
         if find_spec("codecarbon") is None:
-            return SourceStatus(name, False, 'not installed; run pip install "cagg[codecarbon]" if you want it')
+            return SourceStatus(name=name, available=False, reason=_NO_CODECARBON)
         if settings.codecarbon_country is None:
-            return SourceStatus(name, False, "set codecarbon_country to a three-letter code, for example 'FRA'")
-        return SourceStatus(name, True, "installed")
+            reason = "set codecarbon_country to a three-letter code, for example 'FRA'"
+            return SourceStatus(name=name, available=False, reason=reason)
+        return SourceStatus(name=name, available=True, reason="installed")
+    from cagg.energy.sources.nvml import driver_present
+
     if name == "nvml" and not driver_present():
-        return SourceStatus(name, False, "no NVIDIA driver on this machine, so there is no GPU to count")
+        reason = "no NVIDIA driver on this machine, so there is no GPU to count"
+        return SourceStatus(name=name, available=False, reason=reason)
     try:
         sources = finder.find(name)
     except (MeterUnavailable, MissingExtra, ConfigurationError) as error:
-        return SourceStatus(name, False, str(error))
+        return SourceStatus(name=name, available=False, reason=str(error))
     if not sources:
-        return SourceStatus(name, False, "no device is visible to this process (CUDA_VISIBLE_DEVICES)")
+        reason = "no device is visible to this process (CUDA_VISIBLE_DEVICES)"
+        return SourceStatus(name=name, available=False, reason=reason)
     details = [f"{source.domain}: {', '.join(source.describe().values())} (grade {source.grade})" for source in sources]
-    return SourceStatus(name, True, "; ".join(details))
+    return SourceStatus(name=name, available=True, reason="; ".join(details))
 
 

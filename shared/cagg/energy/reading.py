@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from cagg.energy.account import Account, DomainAccount, SliceList
-from cagg.energy.domain import Domain
-from cagg.energy.selection import Missing
+from cagg.energy.domain import Domain, Missing
 from cagg.energy.uncertainty import ComponentFacts, bounds, grade_of, reading_grade
 from cagg.provenance import Grade
 from cagg.quantities import PPM, Energy

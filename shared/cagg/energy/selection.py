@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from cagg.energy.coefficients import cpu_power
+from cagg.energy.domain import Missing, Selection
 from cagg.energy.hardware import cpu_fields
 from cagg.energy.host import HostUsage
 from cagg.energy.options import AUTO_SOURCES, SOURCE_NAMES, MeterSettings
@@ -15,41 +15,11 @@ from cagg.energy.sources.codecarbon import find_codecarbon
 from cagg.energy.sources.cpu_model import CpuModelSource
 from cagg.energy.sources.memory_model import MemoryModelSource
 from cagg.energy.sources.nvml import Nvml, driver_present, find_nvml
-from cagg.energy.sources.rapl import find_rapl
+from cagg.energy.sources.rapl import RaplAbsent, find_rapl
 from cagg.errors import ConfigurationError, MeterUnavailable, MissingExtra
 from cagg.ports import Clock, EnergySource
 
-__all__ = ["Missing", "Selection", "SourceFinder", "select_sources"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Missing:
-    """A domain that is not measured by a source, and why.
-
-    Attributes:
-        domain: ``cpu``, ``memory`` or ``gpu``.
-        source: the source that was tried.
-        reason: what is wrong and the remedy.
-    """
-
-    domain: str
-    source: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """What a meter reads.
-
-    Attributes:
-        sources: one per domain.
-        missing: domains that exist here but cannot be read by anything.
-        notes: sources that were tried first and could not be read, where another one stands in.
-    """
-
-    sources: tuple[EnergySource, ...]
-    missing: tuple[Missing, ...]
-    notes: tuple[str, ...]
+__all__ = ["SourceFinder", "select_sources"]
 
 
 class SourceFinder:
@@ -144,6 +114,9 @@ def select_sources(settings: MeterSettings, finder: SourceFinder) -> Selection:
         try:
             for source in finder.find(name):
                 chosen.setdefault(source.domain, source)
+        except RaplAbsent as error:
+            if settings.sources != AUTO_SOURCES:
+                failed.append(Missing(domain=_DOMAIN_OF[name], source=name, reason=str(error)))
         except (MeterUnavailable, MissingExtra, ConfigurationError) as error:
             failed.append(Missing(domain=_DOMAIN_OF[name], source=name, reason=str(error)))
     stood_in = [miss for miss in failed if miss.domain in chosen]

@@ -304,7 +304,8 @@ class Settler:
                 peers = sum(1 for other in self.windows.values() if other.parent == state.parent)
                 state.account.gpu_ns += piece.elapsed_ns // peers
             if not alone:
-                account.note(worst_grade(held.grade, Grade.C), held.method, "runs of one process share the device equally")
+                reason = "runs of one process share the device equally"
+                account.note(worst_grade(held.grade, Grade.C), held.method, reason)
                 account.ambiguous += dynamic
             else:
                 account.note(held.grade, held.method, held.reason)

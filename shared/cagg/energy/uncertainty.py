@@ -98,8 +98,10 @@ def bounds(facts: ComponentFacts, grade: Grade) -> tuple[int, int]:
         boundary = facts.power_milliwatts * 2 * facts.resolution_seconds
     else:
         boundary = value * 2 * facts.resolution_seconds / facts.duration_seconds
+    # The factor of an estimate stands for everything the sensor term would say.
+    sensor = 0.0 if facts.best_grade is Grade.D else facts.sensor_uncertainty
     half_width = math.sqrt(
-        (value * facts.sensor_uncertainty) ** 2
+        (value * sensor) ** 2
         + boundary**2
         + (facts.dynamic_millijoules * _ATTRIBUTION_UNCERTAINTY * (1 - facts.share)) ** 2
         + (facts.idle_millijoules * _IDLE_UNCERTAINTY) ** 2

@@ -7,6 +7,7 @@ nothing but a process's own work makes them advance.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import threading
@@ -204,8 +205,6 @@ class ThreadUsage:
     def cpu_ns(self) -> int:
         """Nanoseconds used since the reader was made."""
         if self._thread.is_alive():
-            try:
+            with contextlib.suppress(OSError):  # it ended between the two calls: the last reading stands
                 self._last = max(self._last, time.clock_gettime_ns(self._clock_id) - self._base)
-            except OSError:
-                pass  # it ended between the two calls: what it had used by the last reading stands
         return self._last

@@ -151,6 +151,26 @@ class Chain:
                 steps.append(f"{provider.name}: knows only {share:.1%} of {window}")
         return self._nothing(steps)
 
+    def on_hand(
+        self, zone: Zone, window: Window, cached: Sequence[StoredForecast] = ()
+    ) -> tuple[IntensitySeries, ...]:
+        """Return what is known of a window without the network, best first: what a settlement may price with.
+
+        One series per provider, of its joined cached vintages or, for a local one, asked now; it may know only a part
+        of the window.
+        """
+        rows = self._rows(cached, [])
+        found = []
+        for provider in self.providers:
+            own = self.zone_of(provider, zone)
+            if own is None:
+                continue
+            local = traits_of(provider).local
+            series = self._fetched(provider, own, window, []) if local else rows.joined(own, window)
+            if series is not None:
+                found.append(series)
+        return tuple(found)
+
     def refresh(self, zone: Zone, window: Window) -> GridAnswer:
         """Ask the live sources even if the cache is fresh, for ``cagg maintain`` and for corrections.
 

@@ -188,7 +188,7 @@ class FileSigner:
         signer = cls.load(path)
         if signer.name != name:
             raise ConfigurationError(
-                f"the signing key {path} belongs to the log {signer.name!r} and this one is {name!r}; put it beside its "
+                f"the signing key {path} is of the log {signer.name!r} and this one is {name!r}; move it to its "
                 "own store and run 'cagg maintain' again, which makes a new one."
             )
         return signer

@@ -12,14 +12,14 @@ from cagg.composition import Components
 from cagg.deciding import PLANNER_VERSION, Question, conclude, propose
 from cagg.errors import BudgetUnknown, StoreUnavailable
 from cagg.ledger.bodies import request_body
-from cagg.ledger.entry import append, idempotency_key, read_body
+from cagg.ledger.entry import read_body
 from cagg.ports import Transaction
 from cagg.quantities import PPM, CarbonIntensity, Energy, Unit, carbon_of
 from cagg.records import EntryDraft, EntryKind, Headroom, Reservation, ReservationState
 from cagg.request import RequestIdentity
 from cagg.steps.expiring import book_expired
 from cagg.steps.outage import Outage, policy_body
-from cagg.steps.settlements import record_settlement
+from cagg.steps.settlements import append_next, record_settlement
 from cagg.steps.situation import Situation
 from cagg.verdict import Admit, Decision, Defer, Deny, Reason, Review, Verdict
 from cagg.windows import format_instant, from_epoch_ms, to_epoch_ms, to_milliseconds
@@ -46,6 +46,10 @@ class Recorder:
         if situation.store_down:
             return self._outage.decide(situation, situation.store_down)
         try:
+            if situation.request.options.budget is not None and situation.outer_key is None:
+                # in a transaction of its own: a sweep locks reservations and allotments of other requests
+                with self._components.store.transaction() as tx:
+                    book_expired(tx, now=tx.now(), path=situation.request.options.budget, limit=20)
             with self._components.store.transaction() as tx:
                 return self._decide(tx, situation)
         except StoreUnavailable as error:
@@ -58,7 +62,6 @@ class Recorder:
             if repeated is not None:
                 return repeated
         path = situation.request.options.budget if situation.outer_key is None else None
-        book_expired(tx, now=tx.now(), path=path, limit=20)
         if situation.grid.fetched is not None:
             tx.put_forecast(situation.grid.fetched)
         question = self._question(situation, own, budget_known=_known(tx, path))
@@ -94,7 +97,7 @@ class Recorder:
             "outer_key": situation.outer_key,
             "notes": _notes(situation),
         }
-        entry = append(
+        entry = append_next(
             tx,
             EntryDraft(
                 kind=EntryKind.DECISION,
@@ -123,12 +126,10 @@ class Recorder:
         while True:
             own = tx.reservation(identity.key)
             if own is None:
-                taken = tx.entry_by_key(idempotency_key(EntryKind.DECISION, identity.key, 0)) is not None
-                if not (situation.outer_key is not None and taken):
-                    break
-            elif own.state is ReservationState.WAITING or _fresh(own):
                 break
-            elif own.lease_epoch == 0:
+            if own.state is ReservationState.WAITING or _fresh(own):
+                break
+            if own.lease_epoch == 0:
                 own = reservations.reopen(tx, own.request_key)  # ended at zero before it started, and woken after all
                 break
             identity = replace(identity, incarnation=identity.incarnation + 1)
@@ -138,7 +139,8 @@ class Recorder:
 
     def _repeated(self, tx: Transaction, situation: Situation, own: Reservation) -> Decision | None:
         """Return the admission that is recorded already, for the same ask heard twice; None when there is none."""
-        entry = tx.entry_by_key(idempotency_key(EntryKind.DECISION, own.request_key, own.asks - 1))
+        found = tx.entries(kind=EntryKind.DECISION, request_key=own.request_key, newest_first=True, limit=1)
+        entry = next(found, None)
         if entry is None:
             return None
         stored = read_body(tx, entry)["verdict"]

@@ -21,7 +21,7 @@ from cagg.records import EntryDraft, EntryKind, Reading, Settlement
 from cagg.steps.pricing import Priced, price
 from cagg.steps.settlements import amounts_of, append_next, carbon_if_moved, record_settlement
 from cagg.verdict import Decision
-from cagg.windows import format_instant
+from cagg.windows import Window, format_instant
 
 if TYPE_CHECKING:
     from cagg.energy.meter import MeterWindow
@@ -80,14 +80,12 @@ class GatedRun:
         summary: what it came to; None until the block has ended, and with metering off.
     """
 
-    def __init__(
-        self, components: Components, decision: Decision, series: Sequence[IntensitySeries], zone: str | None
-    ) -> None:
+    def __init__(self, components: Components, decision: Decision) -> None:
         self.decision = decision
         self.summary: RunSummary | None = None
         self._components = components
-        self._series = list(series)
-        self._zone = zone
+        self._series: Sequence[IntensitySeries] = ()
+        self._zone = decision.request.options.zone
         self._token: Token[GatedRun | None] | None = None
         self._window: MeterWindow | None = None
         self._last_beat_ns = 0
@@ -180,19 +178,20 @@ class GatedRun:
             return self._spooled(reading, priced, outcome, str(problem))
 
     def _price(self, tx: Transaction, reading: Reading) -> Priced:
-        settings, grid = self._components.settings, self._components.grid
-        candidates = list(self._series)
-        why = "no zone is set" if self._zone is None else "no accounting source has data"
-        if self._zone is not None:
-            names = grid.accounting_names(self._zone)
-            why = f"no data from {', '.join(names)}" if names else "no accounting source is set"
-            first = price(reading, candidates, pue_ppm=settings.pue_ppm, why_none=why)
-            if first.carbon is not None or reading.energy is None:
-                return first
-            for provider, zone in grid.cache_keys(self._zone):
-                if provider in names:
-                    candidates += grid.decode(tx.forecasts(provider, zone, reading.window.start - _DAY))
-        return price(reading, candidates, pue_ppm=settings.pue_ppm, why_none=why)
+        settings, grid, decision = self._components.settings, self._components.grid, self.decision
+        if self._zone is None:
+            return price(reading, (), pue_ppm=settings.pue_ppm, why_none="no zone is set")
+        names = grid.accounting_names(self._zone)
+        why = f"no data from {', '.join(names)}" if names else "no accounting source is set"
+        since = min(reading.window.start, decision.first_asked_at)
+        cached = [
+            row
+            for provider, zone in grid.cache_keys(self._zone)
+            if provider in names
+            for row in tx.forecasts(provider, zone, since - _DAY)
+        ]
+        self._series = grid.on_hand(self._zone, Window(start=since, end=reading.window.end), cached)
+        return price(reading, self._series, pue_ppm=settings.pue_ppm, why_none=why)
 
     def _record(self, tx: Transaction, reading: Reading, priced: Priced, outcome: str) -> RunSummary:
         decision = self.decision

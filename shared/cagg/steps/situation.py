@@ -10,7 +10,6 @@ from cagg.budget.estimates import Estimate, estimate
 from cagg.composition import Components
 from cagg.errors import StoreUnavailable
 from cagg.grid.chain import GridAnswer, GridQuality
-from cagg.intensity import IntensitySeries
 from cagg.ports import HistoryPoint, StoredForecast
 from cagg.quantities import Energy, Power
 from cagg.records import Reservation, ReservationState
@@ -36,7 +35,6 @@ class Situation:
         first_asked_at, deadline: fixed at the first ask.
         estimate: bounds of energy and duration.
         grid: the steering answer.
-        accounting_series: series that may price the reading.
         planning_intensity: price of holds, mg/kWh; None when unknown.
         planning_basis: where it came from.
         outer_key: request key of the enclosing admitted request; None outside of any.
@@ -50,7 +48,6 @@ class Situation:
     deadline: datetime | None
     estimate: Estimate
     grid: GridAnswer
-    accounting_series: Sequence[IntensitySeries]
     planning_intensity: int | None
     planning_basis: str
     outer_key: str | None
@@ -105,14 +102,12 @@ def survey(components: Components, request: Request, enclosing: GatedRun | None)
     outer_key = enclosing.key if enclosing is not None else None
     if outer_key is None and known.outer is not None:
         outer_key = known.outer.request_key
-    grid, accounting = _NO_GRID, []
+    grid = _NO_GRID
     planning: tuple[int | None, str] = (None, "no zone is set")
     if options.zone is not None:
         end = max(deadline or now, now + guess.upper_duration)
         window = Window(start=now, end=end)
         grid = components.grid.forecast(options.zone, window, known.cached)
-        found = [] if grid.series is None else [grid.series]
-        accounting = components.grid.accounting(options.zone, found)
         if known.first is not None:
             planning = known.first.planning_intensity_milligrams_per_kwh, known.first.planning_basis
         else:
@@ -124,7 +119,6 @@ def survey(components: Components, request: Request, enclosing: GatedRun | None)
         deadline=deadline,
         estimate=guess,
         grid=grid,
-        accounting_series=accounting,
         planning_intensity=planning[0],
         planning_basis=planning[1],
         outer_key=outer_key,

@@ -12,7 +12,7 @@ from cagg.ledger.entry import append
 from cagg.quantities import CarbonMass, Energy
 from cagg.records import EntryDraft, EntryKind, ReservationState
 from cagg.steps.settlements import amounts_of, record_settlement
-from cagg.steps.spool import SpoolReport
+from cagg.spool import SpoolReport
 
 __all__ = ["replay_spool"]
 

@@ -107,6 +107,14 @@ class WriterLock:
             _unlock(self._descriptor)
         self._turn.release()
 
+    def pause(self) -> bool:
+        """Keep this process's threads from writing until :meth:`resume`; False if one went on for too long."""
+        return self._turn.acquire(timeout=self._timeout_seconds)
+
+    def resume(self) -> None:
+        """Let this process's threads write again."""
+        self._turn.release()
+
     def close(self) -> None:
         """Close the lock file, unless a thread still waits in it."""
         if self._descriptor is not None and self._waiter is None:

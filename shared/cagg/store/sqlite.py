@@ -317,8 +317,20 @@ class SqliteStore:
             with contextlib.suppress(*DATABASE_ERRORS):
                 writer.close()
 
-    def _after_fork(self) -> None:
-        """Start anew in the child: SQLite forbids using, and even closing, a connection across a fork."""
+    def _before_fork(self) -> None:
+        """Let the running transaction end and close the connection: a child inherits SQLite's notes of its locks, but
+        not the locks. A fork inside this thread's own transaction goes on; the child's block then fails."""
+        self._open.paused = not getattr(self._open, "writing", False) and self._lock.pause()
+        if self._open.paused:
+            self._drop_writer()
+
+    def _after_fork_in_parent(self) -> None:
+        if getattr(self._open, "paused", False):
+            self._open.paused = False
+            self._lock.resume()
+
+    def _after_fork_in_child(self) -> None:
+        """Start anew: SQLite forbids using, and even closing, a connection of the parent."""
         if self._writer is not None:
             _LEFT_TO_THE_PARENT.append(self._writer)
         self._writer, self._identity = None, None
@@ -355,9 +367,24 @@ def _watch_forks(store: SqliteStore) -> None:
     _STORES.add(store)
     if not _watching.is_set():
         _watching.set()
-        os.register_at_fork(after_in_child=_forked)
+        os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
 
 
-def _forked() -> None:
-    for store in list(_STORES):
-        store._after_fork()
+def _stores() -> list[SqliteStore]:
+    """The stores in one order, so that two threads that fork at once do not wait for each other."""
+    return sorted(_STORES, key=lambda store: (store.url, id(store)))
+
+
+def _before_fork() -> None:
+    for store in _stores():
+        store._before_fork()
+
+
+def _after_in_parent() -> None:
+    for store in reversed(_stores()):
+        store._after_fork_in_parent()
+
+
+def _after_in_child() -> None:
+    for store in _stores():
+        store._after_fork_in_child()

@@ -47,9 +47,7 @@ class TestBudgetsOnSqlite(BudgetContract):
         self.broken_on_purpose = True
         with budgets.transaction() as tx:
             set_budget(tx, budget("x", 10))
-            reservations.assess(
-                tx, path="x", amounts={}, energy=_energy(), at=tx.now(), ignoring=None
-            )
+            reservations.assess(tx, path="x", amounts={}, energy=_energy(), at=tx.now(), ignoring=None)
             tx.connection.execute(text(f"update cagg_allotment set {column} = 3"))  # type: ignore[attr-defined]  # noqa: S608
             findings = reservations.audit(tx)
         assert any(f"{column} is 3, but its journal sums to 0" in finding for finding in findings)

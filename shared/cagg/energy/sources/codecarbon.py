@@ -79,9 +79,8 @@ class CodeCarbon:
             return self._figures
 
     def _take(self, data: Any) -> None:
-        self._figures = {
-            field: float(getattr(data, field)) for field in (*_FIELDS.values(), "energy_consumed") if hasattr(data, field)
-        }
+        fields = (*_FIELDS.values(), "energy_consumed")
+        self._figures = {field: float(getattr(data, field)) for field in fields if hasattr(data, field)}
 
 
 def _make_tracker(country_iso3: str, take: Any) -> Any:

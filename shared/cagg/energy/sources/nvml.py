@@ -208,7 +208,8 @@ class NvmlSource:
     def _by_assignment(self, grade: Grade, reason: str) -> Holding:
         part = PPM if self._assigned else 0
         method = "device assigned to this process" if self._assigned else "device not assigned to this process"
-        return Holding(dynamic_ppm=part, idle_ppm=part, grade=worst_grade(grade, self.grade), method=method, reason=reason)
+        grade = worst_grade(grade, self.grade)
+        return Holding(dynamic_ppm=part, idle_ppm=part, grade=grade, method=method, reason=reason)
 
     def _shared(self, holders: set[int], ours: set[int]) -> Holding:
         """Share by streaming-multiprocessor utilisation summed over the samples since the last call."""

@@ -4,10 +4,10 @@ Layout (Linux kernel documentation "Power Capping Framework", 6.10, 2024): ``/sy
 package (AMD packages use the same name), ``intel-rapl:0:1`` a part of it, each with ``name``, ``energy_uj`` and
 ``max_energy_range_uj``.
 
-What is counted once: packages; ``core`` and ``uncore`` lie inside a package and are left out; ``dram`` is listed below a
-package but not part of its energy, and is the memory's counter; ``psys`` is the whole platform including packages and is
-used only where there is no package; ``intel-rapl-mmio`` shows the packages of ``intel-rapl`` again; dies that mirror one
-counter (equal, non-zero and moving alike) count once.
+What is counted once: packages; ``core`` and ``uncore`` lie inside a package and are left out; ``dram`` is listed below
+a package but not part of its energy, and is the memory's counter; ``psys`` is the whole platform including packages and
+is used only where there is no package; ``intel-rapl-mmio`` shows the packages of ``intel-rapl`` again; dies that mirror
+one counter (equal, non-zero and moving alike) count once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cagg.errors import MeterUnavailable
 from cagg.ports import Clock, Sample
 from cagg.provenance import Grade
 
-__all__ = ["POWERCAP", "RaplSource", "find_rapl"]
+__all__ = ["POWERCAP", "RaplAbsent", "RaplSource", "find_rapl"]
 
 POWERCAP = Path("/sys/class/powercap")
 
@@ -39,6 +39,10 @@ _PERMISSION = (
     "the energy counters in {path} may be read by root only; run 'sudo chmod a+r /sys/class/powercap/*/energy_uj' "
     "(again after each boot, or by a udev rule), in a container mount them readable"
 )
+
+
+class RaplAbsent(MeterUnavailable):
+    """This machine shows no RAPL counters at all, which is normal in virtual machines."""
 
 
 def _read_text(path: Path) -> str:
@@ -180,7 +184,8 @@ def find_rapl(
         read_text: how a file is read.
 
     Raises:
-        MeterUnavailable: no counters here, or they may not be read; the message names the remedy.
+        RaplAbsent: no counters here.
+        MeterUnavailable: they may not be read; the message names the remedy.
     """
     zones = _zones(root, read_text)
     packages = [zone for zone in zones if zone[0].startswith("package")]
@@ -201,7 +206,7 @@ def find_rapl(
     if memory and packages:
         sources.append(RaplSource(clock=clock, domain="memory", counters=memory, read_text=read_text))
     if not sources:
-        raise MeterUnavailable(
+        raise RaplAbsent(
             f"{root} has no RAPL package; on bare metal load the kernel module intel_rapl_msr, in a virtual machine "
             "the counters are not passed through and the model is used."
         )

@@ -1,4 +1,7 @@
-"""Read CUDA_VISIBLE_DEVICES. Source: CUDA C++ Programming Guide 12.6 (2024), "CUDA Environment Variables"; MIG User Guide."""
+"""Read CUDA_VISIBLE_DEVICES.
+
+Source: CUDA C++ Programming Guide 12.6 (2024), "CUDA Environment Variables"; NVIDIA MIG User Guide (2024).
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,260 @@
+"""The questions that ``cagg doctor`` asks, each with a finding and, where something is wrong, the remedy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from enum import StrEnum
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from cagg.cli._context import cached_forecasts, store_file, store_is_new
+from cagg.errors import CaggError, StoreUnavailable
+from cagg.records import ReservationState
+from cagg.settings import Mode, Settings
+from cagg.windows import Window, format_duration
+
+if TYPE_CHECKING:
+    from cagg.composition import Components
+    from cagg.ports import Transaction
+
+__all__ = ["Finding", "Level", "examine", "settings_rows"]
+
+_LONGEST_UNSIGNED = timedelta(hours=24)
+"""Entries that wait longer for a signature mean that nobody runs ``cagg maintain``. Own choice: a nightly pass."""
+
+_LONGEST_OVERDUE = timedelta(minutes=15)
+
+
+class Level(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    NOTE = "note"
+    """works, but less well than it could"""
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One answer.
+
+    Attributes:
+        topic: settings, store, ledger, budget, spool, meter, grid, hosts or mode.
+        level: how bad it is.
+        text: what was found.
+        remedy: what to do; empty when nothing has to be done.
+    """
+
+    topic: str
+    level: Level
+    text: str
+    remedy: str = ""
+
+
+def _ok(topic: str, text: str) -> Finding:
+    return Finding(topic=topic, level=Level.OK, text=text)
+
+
+def _note(topic: str, text: str, remedy: str = "") -> Finding:
+    return Finding(topic=topic, level=Level.NOTE, text=text, remedy=remedy)
+
+
+def _problem(topic: str, text: str, remedy: str = "") -> Finding:
+    return Finding(topic=topic, level=Level.PROBLEM, text=text, remedy=remedy)
+
+
+def examine(parts: Components, *, online: bool) -> Iterator[Finding]:
+    """Ask everything; uses the network only when ``online`` is said."""
+    yield from _mode(parts.settings)
+    yield from _home(parts)
+    yield from _store(parts)
+    yield from _spool(parts)
+    yield from _meter(parts)
+    yield from _grid(parts, online=online)
+    yield from _hosts()
+
+
+def settings_rows(settings: Settings) -> list[Mapping[str, str]]:
+    """Return every setting with its value and where it came from."""
+    rows = []
+    for item in fields(Settings):
+        if item.name in {"origins", "defaults"}:
+            continue
+        value = getattr(settings, item.name)
+        text = "" if value is None else ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        rows.append({"key": item.metadata["key"], "value": text, "origin": settings.origins.get(item.name, "default")})
+    stated = {item.name: getattr(settings.defaults, item.name) for item in fields(settings.defaults)}
+    for name, value in stated.items():
+        if value is not None and value is not False:
+            origin = settings.origins.get("defaults", "default")
+            rows.append({"key": f"defaults.{name}", "value": str(value), "origin": origin})
+    return rows
+
+
+# ---- settings and store -------------------------------------------------------------------------------------------
+
+
+def _mode(settings: Settings) -> Iterator[Finding]:
+    match settings.mode:
+        case Mode.ENFORCE:
+            yield _ok("mode", "enforce: limits hold and runs are deferred")
+        case Mode.OBSERVE:
+            yield _note("mode", "observe: everything runs at once, decisions are only recorded", 'set mode = "enforce"')
+        case Mode.OFF:
+            yield _note("mode", "off: nothing is asked or metered", 'set mode = "enforce" or "observe"')
+
+
+def _home(parts: Components) -> Iterator[Finding]:
+    home = parts.settings.home
+    existing = next((folder for folder in (home, *home.parents) if folder.exists()), home)
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        yield _ok("home", str(home))
+    else:
+        yield _problem("home", f"{home} cannot be written", "correct its permissions, or set CAGG_HOME to another folder")
+
+
+def _store(parts: Components) -> Iterator[Finding]:
+    if store_is_new(parts):
+        yield _ok("store", f"{parts.store.url} does not exist yet; the first gate creates it")
+        return
+    try:
+        with parts.store.snapshot() as tx:
+            size = tx.tree_size()
+            yield _ok("store", f"{parts.store.url}, {size} entries{_size(parts)}")
+            yield from _writable(parts)
+            yield from _signing(parts, tx, size)
+            yield from _overdue(parts, tx)
+    except CaggError as error:
+        yield _problem("store", str(error))
+
+
+def _size(parts: Components) -> str:
+    path = store_file(parts)
+    return "" if path is None else f", {path.stat().st_size / 1e6:.1f} MB"
+
+
+def _writable(parts: Components) -> Iterator[Finding]:
+    path = store_file(parts)
+    if path is not None and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+        yield _problem("store", f"{path} is read-only", "make the file and its folder writable for this user")
+
+
+def _signing(parts: Components, tx: Transaction, size: int) -> Iterator[Finding]:
+    last = tx.last_checkpoint()
+    signed = 0 if last is None else last.size
+    if size == 0:
+        return
+    if size <= signed and last is not None:
+        yield _ok("ledger", f"all {size} entries are under a signed checkpoint")
+        return
+    oldest = next(iter(tx.entries(start=signed, limit=1)), None)
+    age = timedelta(0) if oldest is None else parts.clock.now() - oldest.recorded_at
+    text = f"{size - signed} of {size} entries are not signed yet, the oldest for {format_duration(age)}"
+    remedy = "run `cagg maintain`, best every few minutes: cagg maintain --every 60s"
+    yield _problem("ledger", text, remedy) if age > _LONGEST_UNSIGNED else _note("ledger", text, remedy)
+
+
+def _overdue(parts: Components, tx: Transaction) -> Iterator[Finding]:
+    now = tx.now()
+    running = [
+        item
+        for item in tx.reservations(open_only=True)
+        if item.state is ReservationState.RUNNING and item.lease_until is not None and item.lease_until < now
+    ]
+    waiting = [item for item in tx.reservations(open_only=True) if item.state is ReservationState.WAITING]
+    if waiting:
+        yield _ok("budget", f"{len(waiting)} requests wait for their window")
+    if not running:
+        return
+    oldest = now - min(item.lease_until for item in running if item.lease_until is not None)
+    text = f"{len(running)} runs died or lost touch and are not charged yet, the oldest for {format_duration(oldest)}"
+    remedy = "run `cagg maintain`; it charges what they used"
+    yield _problem("budget", text, remedy) if oldest > _LONGEST_OVERDUE else _note("budget", text, remedy)
+
+
+def _spool(parts: Components) -> Iterator[Finding]:
+    waiting, bad = parts.spool.waiting(), parts.spool.bad()
+    if bad:
+        yield _problem(
+            "spool",
+            f"{len(bad)} records could not be replayed, the first is {bad[0]}",
+            "read the file, correct the cause, rename it to .json and run `cagg maintain`",
+        )
+    if waiting:
+        yield _note("spool", f"{len(waiting)} records wait for the store", "run `cagg maintain` once the store is back")
+    if not waiting and not bad:
+        yield _ok("spool", "empty")
+
+
+# ---- meter, grid, hosts -------------------------------------------------------------------------------------------
+
+
+def _meter(parts: Components) -> Iterator[Finding]:
+    from cagg.energy.meter import MeterSettings, probe
+
+    settings = parts.settings
+    try:
+        found = probe(
+            MeterSettings(
+                sources=settings.meter_sources,
+                idle_policy=settings.idle_policy,
+                cross_check=settings.cross_check,
+                codecarbon_country=settings.codecarbon_country,
+            ),
+            parts.clock,
+        )
+    except CaggError as error:
+        yield _problem("meter", str(error))
+        return
+    for item in found:
+        yield _ok("meter", f"{item.name}: {item.reason}") if item.available else _note("meter", f"{item.name}: {item.reason}")
+    if not any(item.available for item in found):
+        yield _problem("meter", "no energy source can be read, so readings are null", "follow one of the remedies above")
+
+
+def _grid(parts: Components, *, online: bool) -> Iterator[Finding]:
+    name = parts.settings.zone
+    if name is None:
+        yield _note("grid", "no zone is set, so carbon stays unknown", "run `cagg init`, or set zone in cagg.toml")
+        return
+    try:
+        zone = parts.grid.zone(name)
+        accounting = parts.grid.accounting_names(name)
+        keys = parts.grid.cache_keys(name)
+    except CaggError as error:
+        yield _problem("grid", str(error))
+        return
+    priced = f"readings are priced with {', '.join(accounting)}" if accounting else "nothing prices readings"
+    yield _ok("grid", f"zone {zone}; {priced}")
+    cached = cached_forecasts(parts, name)
+    if keys and not cached:
+        yield _note("grid", "no forecast is cached", "`cagg maintain` fills the cache for workers without internet")
+    if not online:
+        if keys:
+            yield _note("grid", f"{', '.join(key for key, _ in keys)} was not asked", "cagg doctor --online asks it")
+        return
+    now = parts.clock.now()
+    answer = parts.grid.forecast(name, Window(start=now, end=now + timedelta(hours=24)), [])
+    for step in answer.steps:
+        yield _problem("grid", step, "the gate falls back meanwhile; try again later, or check the way to the internet")
+    yield _ok("grid", f"answered: {answer.quality}{'' if answer.series is None else f', {answer.series.source}'}")
+
+
+def _hosts() -> Iterator[Finding]:
+    from cagg.maintenance import load_hosts
+
+    names = {point.name for point in entry_points(group="cagg.hosts")}
+    loaded: Mapping[str, Any] = load_hosts()
+    for name, host in loaded.items():
+        try:
+            facts = ", ".join(f"{key} {value}" for key, value in host.describe().items())
+        except StoreUnavailable as error:
+            facts = str(error)
+        yield _ok("hosts", f"{name}: {facts}")
+    for name in sorted(names - set(loaded)):
+        yield _note("hosts", f"{name} is not installed here", f'pip install "cagg[{name}]" if this machine runs it')
+    if not names:
+        yield _note("hosts", "no engine's adapter is installed; `cagg run` and cagg.gate work without one")

@@ -1,0 +1,3 @@
+"""placeholder"""
+def demo() -> int:
+    return 0
