@@ -31,13 +31,8 @@ _SHORT = re.compile(
     r"^\s*(?:(?P<d>\d+(?:\.\d+)?)\s*d)?\s*(?:(?P<h>\d+(?:\.\d+)?)\s*h)?\s*(?:(?P<m>\d+(?:\.\d+)?)\s*m(?:in)?)?"
     r"\s*(?:(?P<s>\d+(?:\.\d+)?)\s*s)?\s*(?:(?P<ms>\d+)\s*ms)?\s*$"
 )
-_NUMBER = r"[0-9]+(?:[.,][0-9]+)?"
-# ISO 8601-1:2019, 5.5.2, without years and months, whose length is not fixed. Not pendulum's parser: version 3.3
-# reads PT4294967301S as five seconds and takes intervals for durations.
-_ISO = re.compile(
-    rf"^P(?:(?P<w>{_NUMBER})W)?(?:(?P<d>{_NUMBER})D)?"
-    rf"(?:T(?=[0-9])(?:(?P<h>{_NUMBER})H)?(?:(?P<m>{_NUMBER})M)?(?:(?P<s>{_NUMBER})S)?)?$"
-)
+_ISO_SHAPE = re.compile(r"^P(?!.*[0-9]{10})[0-9WDTHMS.,]{1,40}[WDHMS]$")
+"""What is handed to pendulum: a lone duration, and no ten digits in a row, which its 3.3 reads modulo 2^32."""
 _TIME_OF_DAY = re.compile(r"^\s*([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?\s*$")
 
 
@@ -89,10 +84,15 @@ def _parse_duration_text(text: str, what: str) -> timedelta:
     if match is not None and any(match.groupdict().values()):
         part = {name: float(number or 0) for name, number in match.groupdict().items()}
         return timedelta(days=part["d"], hours=part["h"], minutes=part["m"], seconds=part["s"], milliseconds=part["ms"])
-    match = _ISO.match(text.strip().upper())
-    if match is not None and any(match.groupdict().values()):
-        part = {name: float((number or "0").replace(",", ".")) for name, number in match.groupdict().items()}
-        return timedelta(weeks=part["w"], days=part["d"], hours=part["h"], minutes=part["m"], seconds=part["s"])
+    if _ISO_SHAPE.match(text.strip().upper()):
+        import pendulum  # here, because only ISO 8601 durations need it
+
+        try:
+            parsed = pendulum.parse(text.strip().upper())
+        except (ValueError, AttributeError):
+            parsed = None
+        if isinstance(parsed, pendulum.Duration) and not parsed.years and not parsed.months:
+            return timedelta(microseconds=round(parsed.total_seconds() * 1_000_000))
     raise InvalidInput(f"{what} {text!r} needs a number and a unit, for example '30m', '1h30m' or 'PT30M'.")
 
 

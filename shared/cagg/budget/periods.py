@@ -110,17 +110,10 @@ def _next_date(period: Period, first: date) -> date:
 
 
 def _boundary(zone: ZoneInfo, day: date) -> datetime:
-    """Return the first instant at which the zone's clocks show this date or a later one."""
-    # fold=0 is the first of two midnights; for a midnight that is skipped it gives an instant after the jump.
-    midnight = datetime.combine(day, time.min, tzinfo=zone).astimezone(UTC)
-    if (midnight - _MICROSECOND).astimezone(zone).date() < day:
-        return midnight
-    # The jump lies before midnight (for example 23:30 to 00:30): search it.
-    before, after = midnight - 2 * _DAY, midnight
-    while after - before > _MICROSECOND:
-        middle = before + (after - before) // 2
-        if middle.astimezone(zone).date() < day:
-            before = middle
-        else:
-            after = middle
-    return after
+    """Return the first instant at which the zone's clocks show this date or a later one.
+
+    fold=0 is the first of two midnights, and for a midnight that is skipped the end of the jump. That would be late
+    only for a jump that begins before midnight and ends after it; no zone of the tz database had one from 1970 to
+    2037, and then the periods would still meet without gap or overlap.
+    """
+    return datetime.combine(day, time.min, tzinfo=zone).astimezone(UTC)

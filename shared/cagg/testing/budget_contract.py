@@ -522,6 +522,12 @@ class BudgetContract:
             assert [row.kind for row in tx.journal("")] == ["limit"]
         assert self.counters(budgets, _LEAF) == (200, 0, 0)
         with budgets.transaction() as tx:
+            set_budget(tx, budget(_LEAF, 300))
+            ask(tx, "gone", _LEAF, 80)
+            set_budget(tx, budget(_LEAF, 50))
+            reservations.release(tx, "gone")
+        assert self.counters(budgets, _LEAF) == (200, 0, 0), "what a lowered limit left above it is not taken back"
+        with budgets.transaction() as tx:
             reservations.start(tx, "a")
             assert reservations.settle(tx, "a", 1, {Unit.CARBON: 210}).overrun == {f"{_LEAF}:carbon": 10}
             set_budget(tx, budget(_LEAF, 1_000))

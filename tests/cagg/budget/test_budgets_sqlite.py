@@ -12,17 +12,19 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+from sqlalchemy import text
+
 from cagg.budget import reservations
 from cagg.budget.tree import set_budget
 from cagg.clock import SystemClock
 from cagg.ports import Store
+from cagg.quantities import Energy
 from cagg.records import Period, ReservationState
 from cagg.store.engine import open_store
 from cagg.testing.budget_contract import BudgetContract
 from cagg.testing.budgets import BudgetMachine, budget, die_holding, race, work_until_killed
 from cagg.testing.clock import ManualClock
-from hypothesis import HealthCheck, settings
-from sqlalchemy import text
 
 PROCESSES = 8
 LEVELS = {
@@ -47,8 +49,8 @@ class TestBudgetsOnSqlite(BudgetContract):
         self.broken_on_purpose = True
         with budgets.transaction() as tx:
             set_budget(tx, budget("x", 10))
-            reservations.assess(tx, path="x", amounts={}, energy=_energy(), at=tx.now(), ignoring=None)
-            tx.connection.execute(text(f"update cagg_allotment set {column} = 3"))  # type: ignore[attr-defined]  # noqa: S608
+            reservations.assess(tx, path="x", amounts={}, energy=Energy(millijoules=1), at=tx.now(), ignoring=None)
+            tx.connection.execute(text(f"update cagg_allotment set {column} = 3"))  # type: ignore[attr-defined]
             findings = reservations.audit(tx)
         assert any(f"{column} is 3, but its journal sums to 0" in finding for finding in findings)
 
@@ -73,12 +75,6 @@ TestSqliteBudgetMachine.settings = settings(
 @pytest.fixture
 def shared_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/shared.db"
-
-
-def _energy():  # type: ignore[no-untyped-def]
-    from cagg.quantities import Energy
-
-    return Energy(millijoules=1)
 
 
 def test_eight_processes_race_for_the_last_microgram_at_each_level(shared_url: str) -> None:
@@ -115,7 +111,7 @@ def test_processes_that_are_killed_leave_agreeing_counters(shared_url: str) -> N
         os.close(writer)
         for _ in range(stop_after):
             assert os.read(reader, 1) == b"."
-        os.kill(worker.pid, signal.SIGKILL)
+        worker.kill()
         worker.join()
         acknowledged += stop_after + sum(len(chunk) for chunk in iter(lambda: os.read(reader, 64), b""))  # noqa: B023
         os.close(reader)

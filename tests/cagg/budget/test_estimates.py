@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cagg.budget.estimates import Estimate, EstimateMethod, estimate
 from cagg.errors import InvalidInput
 from cagg.ports import HistoryPoint
 from cagg.quantities import Energy, Power
-from hypothesis import given
-from hypothesis import strategies as st
 
 WHEN = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -39,12 +40,12 @@ def test_nineteen_runs_give_the_conformal_bound() -> None:
 @pytest.mark.parametrize(("count", "rank"), [(19, 19), (39, 38), (59, 57), (99, 95), (100, 96), (199, 190), (200, 191)])
 def test_the_rank_is_exact_where_binary_fractions_are_not(count: int, rank: int) -> None:
     runs = [point(energy) for energy in range(1, count + 1)]
-    random.Random(1).shuffle(runs)  # noqa: S311
+    random.Random(1).shuffle(runs)
     assert guess(runs).upper_energy.millijoules == rank
 
 
 def test_the_bound_covers_what_it_says() -> None:
-    draw = random.Random(7)  # noqa: S311
+    draw = random.Random(7)
     within = 0
     for _ in range(1_000):
         runs = [point(round(draw.lognormvariate(10, 1)) + 1) for _ in range(41)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cagg.budget.tree import ancestors, format_amount, format_limit, parse_limit
 from cagg.errors import InvalidInput
 from cagg.quantities import Unit
 from cagg.records import Budget, Period
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def test_ancestors_go_from_leaf_to_root() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -227,7 +228,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("document", "words"), WRONG, ids=[words for _, words in WRONG])
 def test_an_answer_that_is_not_what_was_asked_is_no_answer(service, document, words):
-    answers = service(httpx.Response(200, json=document))
+    answers = service(httpx.Response(200, text=json.dumps(document)))
     with pytest.raises(IntensityUnavailable, match=words):
         provider(answers).fetch(GB, NIGHT)
     with pytest.raises(IntensityUnavailable, match=words):

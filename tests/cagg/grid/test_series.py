@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -221,7 +222,7 @@ def test_no_millijoule_is_lost_or_made(series, first, parts):
         cursor += length
     result = slice_energy(slices, series)
     assert sum(part.energy.millijoules for part in result) == sum(item.energy.millijoules for item in slices)
-    for before, after in zip(result, result[1:], strict=False):
+    for before, after in pairwise(result):
         assert before.window.end == after.window.start
         assert not (before.intensity is None and after.intensity is None)
     for part in result:
