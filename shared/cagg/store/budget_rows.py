@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
-    Table,
     and_,
     bindparam,
     delete,
@@ -26,9 +24,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from cagg.errors import InvalidInput, StoreUnavailable
 from cagg.ports import JournalRow
-from cagg.quantities import Energy, Unit
-from cagg.records import Allotment, Budget, BudgetMode, Hold, Period, Reservation, ReservationState
+from cagg.quantities import Unit
+from cagg.records import Allotment, Budget, Hold, Period, Reservation, ReservationState
 from cagg.store import tables as t
+from cagg.store._budget_values import allotment_of, budget_of, hold_of, named, reservation_of, values_of
 from cagg.store._instants import from_us, to_us
 from cagg.store._statement import Statement
 from cagg.windows import Window
@@ -141,8 +140,8 @@ class BudgetRowsSql:
     def budgets(self, path: str | None = None) -> Sequence[Budget]:
         """Current budgets of exactly this path; all of them for None; ordered by path, unit, period."""
         if path is None:
-            return [_budget(_named(t.budget, row)) for row in _BUDGETS.rows(self.connection)]
-        return [_budget(_named(t.budget, row)) for row in _BUDGETS_OF.rows(self.connection, path=path)]
+            return [budget_of(named(t.budget, row)) for row in _BUDGETS.rows(self.connection)]
+        return [budget_of(named(t.budget, row)) for row in _BUDGETS_OF.rows(self.connection, path=path)]
 
     def put_budget(self, budget: Budget, at: datetime) -> None:
         """Insert a budget or its next version."""
@@ -182,15 +181,15 @@ class BudgetRowsSql:
                 overrun=0,
             )
             row = _LOCK_PERIOD.row(self.connection, **key)
-        return _allotment(_named(t.allotment, row), budget)
+        return allotment_of(named(t.allotment, row), budget)
 
     def allotment_by_id(self, allotment_id: int) -> Allotment:
         """Return an allotment, locked; raises InvalidInput when there is none with this id."""
         found = _LOCK_ALLOTMENT.row(self.connection, allotment_id=allotment_id)
         if found is None:
             raise InvalidInput(f"allotment {allotment_id} does not exist; open it through its budget and period.")
-        row = _named(t.allotment, found)
-        return _allotment(row, self._budget_of(row))
+        row = named(t.allotment, found)
+        return allotment_of(row, self._budget_of(row))
 
     def allotments(self, path: str | None = None) -> Sequence[Allotment]:
         """Allotments of a path (all for None), newest period first, not locked."""
@@ -216,7 +215,7 @@ class BudgetRowsSql:
             starts_us=to_us(window.start),
             ends_us=to_us(window.end),
         )
-        return [_allotment(_named(t.allotment, row), budget) for row in rows]
+        return [allotment_of(named(t.allotment, row), budget) for row in rows]
 
     def set_allotment_limit(self, allotment_id: int, limit: int) -> None:
         """Change the limit of an open period."""
@@ -225,9 +224,9 @@ class BudgetRowsSql:
     def _allotments(self, query: Select[Any], path: str | None) -> Sequence[Allotment]:
         rows = self.connection.execute(query).all()
         if len(rows) <= 4 and path is None:
-            return [_allotment(row, self._budget_of(row)) for row in rows]
+            return [allotment_of(row, self._budget_of(row)) for row in rows]
         rules = {(rule.path, rule.unit, rule.period): rule for rule in self.budgets(path)}
-        return [_allotment(row, rules[row.path, Unit(row.unit), Period(row.period)]) for row in rows]
+        return [allotment_of(row, rules[row.path, Unit(row.unit), Period(row.period)]) for row in rows]
 
     def _budget_of(self, row: Any) -> Budget:
         found = _BUDGET.row(self.connection, path=row.path, unit=row.unit, period=row.period)
@@ -235,7 +234,7 @@ class BudgetRowsSql:
             raise StoreUnavailable(
                 f"the budget of allotment {row.allotment_id} ({row.path}) is missing; restore a backup of the store."
             )
-        return _budget(_named(t.budget, found))
+        return budget_of(named(t.budget, found))
 
     # ---- journal ----
 
@@ -287,7 +286,7 @@ class BudgetRowsSql:
         row = _RESERVATION.row(self.connection, request_key=request_key)
         if row is None:
             return None
-        return _reservation(_named(t.reservation, row), self._holds(request_key))
+        return reservation_of(named(t.reservation, row), self._holds(request_key))
 
     def reservations(
         self,
@@ -317,8 +316,8 @@ class BudgetRowsSql:
         )
         holds: dict[str, list[Hold]] = defaultdict(list)
         for row in found:
-            holds[row[0]].append(_hold(row[1:]))
-        return [_reservation(row, holds[row.request_key]) for row in rows]
+            holds[row[0]].append(hold_of(row[1:]))
+        return [reservation_of(row, holds[row.request_key]) for row in rows]
 
     def due(
         self,
@@ -352,12 +351,12 @@ class BudgetRowsSql:
             query = query.where(from_them.exists())
         query = query.order_by(_r.created_us, _r.request_key).limit(limit).with_for_update(skip_locked=True)
         rows = self.connection.execute(query).all()
-        return [_reservation(row, self._holds(row.request_key)) for row in rows]
+        return [reservation_of(row, self._holds(row.request_key)) for row in rows]
 
     def put_reservation(self, reservation: Reservation) -> None:
         """Insert or replace a reservation and its holds."""
         key = reservation.request_key
-        values = _values(reservation)
+        values = values_of(reservation)
         if _UPDATE_RESERVATION.run(self.connection, which=key, **values).rowcount == 0:
             _INSERT_RESERVATION.run(self.connection, request_key=key, **values)
         holds = tuple(sorted(reservation.holds, key=lambda hold: hold.allotment_id))
@@ -377,111 +376,4 @@ class BudgetRowsSql:
             )
 
     def _holds(self, request_key: str) -> Sequence[Hold]:
-        return [_hold(row) for row in _HOLDS.rows(self.connection, request_key=request_key)]
-
-
-# ---- rows as values -----------------------------------------------------------------------------------------------
-
-
-def _named(table: Table, row: Sequence[Any]) -> SimpleNamespace:
-    """Return a row of all columns of a table with its fields by name; the driver gives bare tuples."""
-    return SimpleNamespace(**dict(zip(table.c.keys(), row, strict=True)))
-
-
-def _budget(row: Any) -> Budget:
-    return Budget(
-        path=row.path,
-        unit=Unit(row.unit),
-        period=Period(row.period),
-        time_zone=row.time_zone,
-        limit=row.limit_amount,
-        mode=BudgetMode(row.mode),
-        unknown_intensity_milligrams_per_kwh=row.unknown_intensity_milligrams_per_kwh,
-        version=row.version,
-    )
-
-
-def _allotment(row: Any, budget: Budget) -> Allotment:
-    return Allotment(
-        allotment_id=row.allotment_id,
-        budget=budget,
-        window=Window(start=from_us(row.starts_us), end=from_us(row.ends_us)),
-        limit=row.limit_amount,
-        extra=row.extra,
-        held=row.held,
-        spent=row.spent,
-        overrun=row.overrun,
-    )
-
-
-def _hold(row: Any) -> Hold:
-    allotment_id, unit, amount = row
-    return Hold(allotment_id=allotment_id, unit=Unit(unit), amount=amount)
-
-
-def _us(instant: datetime | None) -> int | None:
-    return None if instant is None else to_us(instant)
-
-
-def _instant(microseconds: int | None) -> datetime | None:
-    return None if microseconds is None else from_us(microseconds)
-
-
-def _values(reservation: Reservation) -> dict[str, str | int | None]:
-    return {
-        "series_key": reservation.series_key,
-        "host": reservation.host,
-        "root_run_id": reservation.root_run_id,
-        "task_key": reservation.task_key,
-        "attempt": reservation.attempt,
-        "budget_path": reservation.budget_path,
-        "state": reservation.state.value,
-        "first_asked_us": to_us(reservation.first_asked_at),
-        "deadline_us": _us(reservation.deadline),
-        "asks": reservation.asks,
-        "deferrals": reservation.deferrals,
-        "planning_intensity_milligrams_per_kwh": reservation.planning_intensity_milligrams_per_kwh,
-        "planning_basis": reservation.planning_basis,
-        "planned_start_us": to_us(reservation.planned_start),
-        "upper_energy_millijoules": reservation.upper_energy.millijoules,
-        "lease_until_us": _us(reservation.lease_until),
-        "lease_epoch": reservation.lease_epoch,
-        "last_beat_us": _us(reservation.last_beat_at),
-        "started_us": _us(reservation.started_at),
-        "used_energy_millijoules": reservation.used_energy.millijoules,
-        "last_power_milliwatts": reservation.last_power_milliwatts,
-        "encloses_run": int(reservation.encloses_run),
-        "created_us": to_us(reservation.created_at),
-        "updated_us": to_us(reservation.updated_at),
-    }
-
-
-def _reservation(row: Any, holds: Iterable[Hold]) -> Reservation:
-    return Reservation(
-        request_key=row.request_key,
-        series_key=row.series_key,
-        host=row.host,
-        root_run_id=row.root_run_id,
-        task_key=row.task_key,
-        attempt=row.attempt,
-        budget_path=row.budget_path,
-        state=ReservationState(row.state),
-        first_asked_at=from_us(row.first_asked_us),
-        deadline=_instant(row.deadline_us),
-        asks=row.asks,
-        deferrals=row.deferrals,
-        planning_intensity_milligrams_per_kwh=row.planning_intensity_milligrams_per_kwh,
-        planning_basis=row.planning_basis,
-        planned_start=from_us(row.planned_start_us),
-        upper_energy=Energy(millijoules=row.upper_energy_millijoules),
-        holds=tuple(holds),
-        lease_until=_instant(row.lease_until_us),
-        lease_epoch=row.lease_epoch,
-        last_beat_at=_instant(row.last_beat_us),
-        started_at=_instant(row.started_us),
-        used_energy=Energy(millijoules=row.used_energy_millijoules),
-        last_power_milliwatts=row.last_power_milliwatts,
-        encloses_run=bool(row.encloses_run),
-        created_at=from_us(row.created_us),
-        updated_at=from_us(row.updated_us),
-    )
+        return [hold_of(row) for row in _HOLDS.rows(self.connection, request_key=request_key)]

@@ -19,7 +19,7 @@ import signal
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from hypothesis import strategies as st
@@ -48,12 +48,6 @@ __all__ = [
 
 ONE_MICROGRAM_PER_MILLIJOULE = 3_600_000
 """A planning intensity in mg/kWh at which amounts of energy and carbon are the same number."""
-
-
-class StoreFactory(Protocol):
-    """Anything that opens a store on a clock."""
-
-    def __call__(self, clock: ManualClock) -> Store: ...
 
 
 # ---- builders -----------------------------------------------------------------------------------------------------

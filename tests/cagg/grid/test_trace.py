@@ -118,7 +118,8 @@ BAD = [
     ("{", "no valid JSON"),
     ('{"points": 3}', "no list 'points'"),
     ('[{"start": "2026-03-01T00:00Z"}]', "point 1: .*needs start and g_per_kwh"),
-    ('[{"start": 5, "g_per_kwh": 1}]', "point 1: .*no date and time"),
+    ('[{"start": 5, "g_per_kwh": 1}]', "point 1: .*not a date"),
+    ('[{"start": null, "g_per_kwh": 1}]', "point 1: .*no date and time"),
     ('[{"start": "2026-03-01T00:00Z", "g_per_kwh": true}]', "point 1: True is no intensity"),
     ('[{"start": "2026-03-01T00:00Z", "g_per_kwh": NaN}]', "point 1: 'NaN' is no intensity"),
 ]

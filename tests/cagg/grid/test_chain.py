@@ -1,0 +1,329 @@
+"""The chain: order, freshness, the 3 am policy with its visible steps, homogeneity, and the price of holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from cagg.errors import ConfigurationError, IntensityUnavailable, InvalidInput, ZoneUnknown
+from cagg.grid.chain import Chain, GridQuality, Use, accounting_providers
+from cagg.grid.codec import pack, unpack
+from cagg.grid.providers.climatology import ClimatologyProvider
+from cagg.grid.providers.yearly import YearlyProvider
+from cagg.grid.series import mean_over
+from cagg.intensity import Zone
+from cagg.provenance import Basis, Convention, Gas, IntensityKind, Signal
+from cagg.testing import ManualClock
+from cagg.testing.intensity import FAKE_CONVENTION, FakeProvider, series_of
+from cagg.windows import Window
+
+NOW = datetime(2026, 3, 2, 22, 5, tzinfo=UTC)
+BLOCK = NOW.replace(minute=0)
+GB = Zone(provider="neso", code="GB")
+NIGHT = Window(start=NOW, end=NOW + timedelta(hours=8))
+DOWN = IntensityUnavailable("neso (test) did not answer within 5 s; it was asked 3 times.")
+OTHER = Convention(signal=Signal.AVERAGE, basis=Basis.LIFE_CYCLE, gas=Gas.CO2E)
+
+
+@pytest.fixture
+def clock():
+    return ManualClock(NOW)
+
+
+def day(*values, start=BLOCK, **options):
+    return series_of(*(values or range(100, 196)), start=start, zone=GB, **options)
+
+
+def neso(clock, *script, **options):
+    return FakeProvider(*script, clock=clock, name="neso", **options)
+
+
+def cached(clock, hours_ago, **options):
+    fetched = clock.now() - timedelta(hours=hours_ago)
+    return pack(day(start=BLOCK - timedelta(hours=hours_ago), fetched_at=fetched, **options))
+
+
+def full(clock, *script):
+    return Chain(
+        providers=[neso(clock, *script), ClimatologyProvider(clock=clock), YearlyProvider(clock=clock)], clock=clock
+    )
+
+
+# ---- live and cached ----------------------------------------------------------------------------------------------
+
+
+def test_live_first_and_the_answer_is_to_be_cached(clock):
+    answer = full(clock, day()).forecast(GB, NIGHT)
+    assert (answer.quality, answer.steps, answer.age) == (GridQuality.LIVE, (), timedelta(0))
+    assert unpack(answer.fetched) == answer.series
+    assert (answer.fetched.provider, answer.fetched.zone) == ("neso", "neso:GB")
+    assert answer.horizon == BLOCK + timedelta(hours=48)
+
+
+def test_a_source_is_asked_for_all_it_has(clock):
+    provider = neso(clock, day())
+    Chain(providers=[provider], clock=clock).forecast(GB, NIGHT)
+    assert provider.calls == [(GB, Window(start=NOW, end=NOW + timedelta(hours=48)))]
+
+
+def test_a_fresh_cache_spares_the_network(clock):
+    provider = neso(clock, DOWN)
+    chain = Chain(providers=[provider], clock=clock)
+    row = cached(clock, 0.25)
+    answer = chain.forecast(GB, NIGHT, [cached(clock, 5), row])
+    assert (answer.quality, answer.steps, answer.fetched) == (GridQuality.CACHED, (), None)
+    assert answer.series == unpack(row)
+    assert answer.age == timedelta(minutes=15)
+    assert provider.calls == []
+
+
+def test_an_old_cache_is_replaced(clock):
+    provider = neso(clock, day())
+    answer = Chain(providers=[provider], clock=clock).forecast(GB, NIGHT, [cached(clock, 0.5)])
+    assert answer.quality is GridQuality.LIVE
+    assert len(provider.calls) == 1
+
+
+def test_a_window_beyond_the_horizon_is_answered_as_far_as_it_goes(clock):
+    week = Window(start=NOW, end=NOW + timedelta(days=7))
+    answer = full(clock, day()).forecast(GB, week)
+    assert answer.quality is GridQuality.LIVE
+    assert answer.horizon == BLOCK + timedelta(hours=48)
+
+
+def test_a_local_source_is_not_cached(clock):
+    chain = Chain(providers=[neso(clock, day(), local=True)], clock=clock)
+    answer = chain.forecast(GB, NIGHT)
+    assert (answer.quality, answer.fetched) == (GridQuality.LIVE, None)
+    assert chain.cache_keys(GB) == ()
+
+
+def test_cache_keys_are_the_providers_own_names(clock):
+    chain = full(clock, day())
+    assert chain.cache_keys(GB) == (("neso", "neso:GB"),)
+    assert chain.cache_keys(Zone(provider="climatology", code="GB")) == (("neso", "neso:GB"),)
+    assert chain.cache_keys(Zone(provider="climatology", code="DE")) == ()
+
+
+# ---- at 3 am ------------------------------------------------------------------------------------------------------
+
+
+def test_down_with_a_cache_the_last_forecast_up_to_a_day_old(clock):
+    row = cached(clock, 23.9)
+    answer = full(clock, DOWN).forecast(GB, NIGHT, [cached(clock, 24.5), row])
+    assert answer.quality is GridQuality.STALE
+    assert answer.series == unpack(row)
+    assert answer.age == timedelta(hours=23.9)
+    assert answer.steps == (f"neso: {DOWN}",)
+    assert answer.fetched is None
+
+
+def test_down_without_a_cache_the_climatology(clock):
+    answer = full(clock, DOWN).forecast(GB, NIGHT, [cached(clock, 24.1)])
+    assert answer.quality is GridQuality.CLIMATOLOGY
+    assert str(answer.series.zone) == "climatology:GB"
+    assert answer.steps[0] == f"neso: {DOWN}"
+    assert "more than 24 h old" in answer.steps[1]
+    assert mean_over(answer.series, NIGHT).coverage == 1
+
+
+def test_down_where_only_a_yearly_average_is_known(clock):
+    italy = Zone(provider="yearly", code="ITA")
+    answer = full(clock, DOWN).forecast(italy, NIGHT)
+    assert answer.quality is GridQuality.YEARLY
+    assert answer.series.kind is IntensityKind.YEARLY
+    assert answer.steps == ("neso: knows nothing of yearly:ITA", "climatology: knows nothing of yearly:ITA")
+
+
+def test_down_with_nothing_left(clock):
+    answer = Chain(providers=[neso(clock, DOWN)], clock=clock).forecast(GB, NIGHT)
+    assert (answer.quality, answer.series, answer.age, answer.horizon) == (GridQuality.NONE, None, None, None)
+    assert answer.steps == (f"neso: {DOWN}", "neso: no forecast of neso:GB is cached")
+
+
+def test_yesterdays_cache_that_ends_before_the_window_is_no_answer(clock):
+    old = pack(day(1, 2, 3, start=BLOCK - timedelta(hours=20), fetched_at=NOW - timedelta(hours=20)))
+    answer = full(clock, DOWN).forecast(GB, NIGHT, [old])
+    assert answer.quality is GridQuality.CLIMATOLOGY
+
+
+def test_the_second_live_source_before_any_cache(clock):
+    second = FakeProvider(
+        series_of(*range(50), start=BLOCK, zone=Zone(provider="mine", code="GB"), convention=OTHER),
+        clock=clock,
+        name="mine",
+        convention=OTHER,
+    )
+    chain = Chain(providers=[neso(clock, DOWN), second], clock=clock)
+    answer = chain.forecast(Zone(provider="mine", code="GB"), NIGHT, [cached(clock, 2)])
+    assert answer.quality is GridQuality.LIVE
+    assert answer.series.source == "mine"
+    assert answer.steps == ("neso: knows nothing of mine:GB",)
+
+
+@pytest.mark.parametrize("error", [DOWN, ConfigurationError("c."), InvalidInput("i.")])
+def test_no_error_of_a_source_reaches_the_gate(clock, error):
+    assert full(clock, error).forecast(GB, NIGHT).quality is GridQuality.CLIMATOLOGY
+
+
+@pytest.mark.parametrize(
+    "wrong", [replace(day(), zone=Zone(provider="neso", code="GB-13")), day(convention=OTHER)], ids=["zone", "convention"]
+)
+def test_an_answer_about_something_else_is_passed_over(clock, wrong):
+    answer = full(clock, wrong).forecast(GB, NIGHT)
+    assert answer.quality is GridQuality.CLIMATOLOGY
+    assert "instead of neso:GB" in answer.steps[0]
+
+
+def test_damaged_foreign_and_future_rows_are_passed_over(clock):
+    good = cached(clock, 3)
+    rows = [
+        replace(cached(clock, 1), data=b"{}"),
+        replace(cached(clock, 2), digest="0" * 64),
+        cached(clock, -1),
+        cached(clock, 1, convention=OTHER),
+        replace(cached(clock, 1), provider="stranger"),
+        good,
+    ]
+    answer = full(clock, DOWN).forecast(GB, NIGHT, rows)
+    assert answer.quality is GridQuality.STALE
+    assert answer.series == unpack(good)
+    assert sum(step.startswith("cache: ") for step in answer.steps) == 2
+
+
+def test_a_slow_failure_is_not_repeated_at_once(clock):
+    provider = neso(clock, DOWN, delay_seconds=10)
+    chain = Chain(providers=[provider, ClimatologyProvider(clock=clock)], clock=clock)
+    chain.forecast(GB, NIGHT)
+    clock.advance(20)
+    again = chain.forecast(GB, NIGHT)
+    assert again.steps[0].startswith("neso: failed 20 s ago and is not asked again yet (neso (test) did not answer")
+    assert len(provider.calls) == 1
+    clock.advance(11)
+    provider.will(day())
+    assert chain.forecast(GB, NIGHT).quality is GridQuality.LIVE
+
+
+def test_a_quick_failure_is_tried_again_at_once(clock):
+    chain = full(clock, DOWN, day())
+    assert chain.forecast(GB, NIGHT).quality is GridQuality.CLIMATOLOGY
+    assert chain.forecast(GB, NIGHT).quality is GridQuality.LIVE
+
+
+def test_what_other_sources_know_comes_along_without_the_network(clock):
+    answer = full(clock, day()).forecast(GB, NIGHT)
+    assert [str(series.zone) for series in answer.extra] == ["climatology:GB", "yearly:GBR"]
+    down = full(clock, DOWN).forecast(Zone(provider="climatology", code="DE"), NIGHT)
+    assert down.quality is GridQuality.CLIMATOLOGY
+    assert [str(series.zone) for series in down.extra] == ["yearly:DEU"]
+
+
+# ---- pricing ------------------------------------------------------------------------------------------------------
+
+PAST = Window(start=BLOCK - timedelta(hours=3), end=BLOCK - timedelta(hours=1))
+
+
+def test_a_price_comes_from_joined_vintages_of_one_provider(clock):
+    start = PAST.start
+    older = pack(day(1, 2, start=start, fetched_at=start))
+    newer = pack(day(20, 30, 40, start=start + timedelta(minutes=30), fetched_at=start + timedelta(minutes=31)))
+    provider = neso(clock, DOWN)
+    answer = Chain(providers=[provider], clock=clock, use=Use.ACCOUNTING).lookup(GB, PAST, [older, newer])
+    assert answer.quality is GridQuality.CACHED
+    assert [point.intensity.g_per_kwh for point in answer.series.points] == [1, 20, 30, 40]
+    assert provider.calls == []
+
+
+def test_a_price_that_the_cache_does_not_cover_is_fetched(clock):
+    actual = day(5, 6, 7, 8, start=PAST.start, kind=IntensityKind.ESTIMATED)
+    provider = neso(clock, actual)
+    partial = pack(day(1, start=PAST.start, fetched_at=PAST.start))
+    answer = Chain(providers=[provider], clock=clock, use=Use.ACCOUNTING).lookup(GB, PAST, [partial])
+    assert answer.quality is GridQuality.LIVE
+    assert provider.calls == [(GB, PAST)]
+    assert answer.series.kind is IntensityKind.ESTIMATED
+
+
+def test_half_a_price_is_no_price(clock):
+    provider = neso(clock, day(5, None, 7, 8, start=PAST.start))
+    answer = Chain(providers=[provider], clock=clock, use=Use.ACCOUNTING).lookup(GB, PAST)
+    assert answer.quality is GridQuality.NONE
+    assert "knows only 75.0%" in answer.steps[0]
+
+
+def test_a_chain_of_several_conventions_may_steer_but_not_price(clock):
+    providers = [neso(clock, day()), ClimatologyProvider(clock=clock)]
+    with pytest.raises(ConfigurationError, match=r"average/direct/co2\).*average/unknown/co2e"):
+        Chain(providers=providers, clock=clock, use=Use.ACCOUNTING)
+    with pytest.raises(ConfigurationError, match="cannot price"):
+        Chain(providers=providers, clock=clock).lookup(GB, PAST)
+    with pytest.raises(ConfigurationError, match=r"climatology \(average/unknown/co2e\)"):
+        accounting_providers(providers, declared=True)
+
+
+def test_the_homogeneous_start_prices(clock):
+    providers = [neso(clock, day()), ClimatologyProvider(clock=clock), YearlyProvider(clock=clock)]
+    assert accounting_providers(providers, declared=False) == ("neso",)
+    assert accounting_providers(providers[1:2], declared=True) == ("climatology",)
+    germany = Zone(provider="climatology", code="DE")
+    assert accounting_providers(providers, declared=False, zone=germany) == ("climatology",)
+    assert accounting_providers(providers, declared=False, zone=Zone(provider="yearly", code="ITA")) == ("yearly",)
+    assert accounting_providers([], declared=False) == ()
+    twin = FakeProvider(clock=clock, name="twin", convention=FAKE_CONVENTION)
+    assert accounting_providers([providers[0], twin, providers[1]], declared=False) == ("neso", "twin")
+
+
+def test_refresh_asks_the_source_and_nothing_else(clock):
+    provider = neso(clock, day(), DOWN)
+    chain = Chain(providers=[provider, ClimatologyProvider(clock=clock)], clock=clock)
+    assert chain.refresh(GB, NIGHT).quality is GridQuality.LIVE
+    failed = chain.refresh(GB, NIGHT)
+    assert (failed.quality, failed.series, failed.fetched) == (GridQuality.NONE, None, None)
+    assert failed.steps == (f"neso: {DOWN}",)
+
+
+# ---- construction -------------------------------------------------------------------------------------------------
+
+
+def test_chains_that_make_no_sense(clock):
+    with pytest.raises(ConfigurationError, match="at least one provider"):
+        Chain(providers=[], clock=clock)
+    with pytest.raises(ConfigurationError, match="twice"):
+        Chain(providers=[neso(clock), neso(clock)], clock=clock)
+
+
+def test_a_zone_that_no_provider_knows(clock):
+    chain = full(clock, day())
+    chain.require(GB)
+    chain.require(Zone(provider="climatology", code="DE"))
+    with pytest.raises(ZoneUnknown, match="known to none of the providers neso, climatology, yearly"):
+        chain.require(Zone(provider="trace", code="nothing"))
+
+
+# ---- the price of holds -------------------------------------------------------------------------------------------
+
+
+def test_holds_are_priced_at_the_95th_percentile_of_the_climatology(clock):
+    chain = Chain(providers=[neso(clock, day())], clock=clock)
+    price, basis = chain.planning_intensity(GB, NIGHT, day())
+    expected = ClimatologyProvider(clock=clock).percentile_95(Zone(provider="climatology", code="GB"), NIGHT)
+    assert price == expected
+    assert basis == "95th percentile of climatology:GB 2022 for the months and hours of the window"
+    london, _ = chain.planning_intensity(Zone(provider="neso", code="GB-13"), NIGHT)
+    assert london == expected
+
+
+def test_holds_elsewhere_are_priced_at_the_forecasts_maximum_or_twice_the_year(clock):
+    chain = full(clock, day())
+    mine = Zone(provider="mine", code="X")
+    series = series_of(5, 9, 7, start=BLOCK, zone=mine)
+    price, basis = chain.planning_intensity(mine, NIGHT, series)
+    assert (price.g_per_kwh, basis) == (9, "forecast maximum (mine)")
+    assert chain.planning_intensity(mine, NIGHT) == (None, "unknown")
+    italy = Zone(provider="yearly", code="ITA")
+    flat = YearlyProvider(clock=clock).fetch(italy, NIGHT)
+    price, basis = chain.planning_intensity(italy, NIGHT, flat)
+    assert price.milligrams_per_kwh == 2 * flat.points[0].intensity.milligrams_per_kwh
+    assert basis.startswith("twice the yearly average of yearly:ITA")

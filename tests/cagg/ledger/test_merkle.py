@@ -1,0 +1,236 @@
+"""The tree against the definition of RFC 6962, written down again as naively as it stands there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cagg.errors import InvalidInput
+from cagg.ledger.merkle import (
+    EMPTY_ROOT,
+    TILE_WIDTH,
+    Frontier,
+    TreeReader,
+    consistency_proof,
+    inclusion_proof,
+    leaf_hash,
+    node_hash,
+    root_of,
+    split_hashes,
+    tile_root,
+    verify_consistency,
+    verify_inclusion,
+)
+
+SIZES = sorted({*range(601), *(2**k + d for k in range(9, 12) for d in (-1, 0, 1))})
+LEAVES = [leaf_hash(str(number).encode()) for number in range(SIZES[-1])]
+
+
+# ---- RFC 6962 section 2.1, word by word -----------------------------------------------------------------------------
+
+
+def mth(leaves: Sequence[bytes]) -> bytes:
+    if not leaves:
+        return sha256(b"").digest()
+    if len(leaves) == 1:
+        return leaves[0]
+    k = _k(len(leaves))
+    return sha256(b"\x01" + mth(leaves[:k]) + mth(leaves[k:])).digest()
+
+
+def path(m: int, leaves: Sequence[bytes]) -> list[bytes]:
+    if len(leaves) == 1:
+        return []
+    k = _k(len(leaves))
+    if m < k:
+        return [*path(m, leaves[:k]), mth(leaves[k:])]
+    return [*path(m - k, leaves[k:]), mth(leaves[:k])]
+
+
+def proof(m: int, leaves: Sequence[bytes], *, known: bool) -> list[bytes]:
+    if m == len(leaves):
+        return [] if known else [mth(leaves)]
+    k = _k(len(leaves))
+    if m <= k:
+        return [*proof(m, leaves[:k], known=known), mth(leaves[k:])]
+    return [*proof(m - k, leaves[k:], known=False), mth(leaves[:k])]
+
+
+def _k(size: int) -> int:
+    k = 1
+    while k * 2 < size:
+        k *= 2
+    return k
+
+
+class Stored:
+    """Leaves with full tiles, as the store keeps them."""
+
+    def __init__(self, leaves: Sequence[bytes]) -> None:
+        self.leaves = leaves
+        self.roots: dict[int, list[bytes]] = {}
+        row, level = list(leaves), 0
+        while len(row) >= TILE_WIDTH:
+            full = len(row) // TILE_WIDTH
+            row = [tile_root(b"".join(row[i * TILE_WIDTH : (i + 1) * TILE_WIDTH])) for i in range(full)]
+            self.roots[level] = row
+            level += 1
+
+    def leaf_hashes(self, start: int, stop: int) -> Sequence[bytes]:
+        return self.leaves[start:stop]
+
+    def tile_roots(self, level: int, start: int, stop: int) -> Sequence[bytes]:
+        return self.roots[level][start:stop]
+
+
+# ---- roots ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_hashes_are_those_of_the_standard() -> None:
+    # Known values of Certificate Transparency implementations.
+    assert EMPTY_ROOT.hex() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert leaf_hash(b"").hex() == "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d"
+    assert leaf_hash(b"\x01" + b"\x00" * 64) != node_hash(b"\x00" * 32, b"\x00" * 32)
+
+
+def test_roots_of_every_size_agree_with_the_definition() -> None:
+    tree = TreeReader(Stored(LEAVES), len(LEAVES))
+    frontier = Frontier()
+    for size in range(len(LEAVES) + 1):
+        if size in SIZES:
+            expected = mth(LEAVES[:size])
+            assert frontier.root() == expected
+            assert tree.root(size) == expected
+        if size < len(LEAVES):
+            frontier.append(LEAVES[size])
+    assert root_of(LEAVES) == mth(LEAVES)
+
+
+def test_a_tree_with_three_levels_of_tiles_has_the_right_root() -> None:
+    size = TILE_WIDTH**2 + TILE_WIDTH + 5
+    leaves = [number.to_bytes(32, "big") for number in range(size)]
+    tree = TreeReader(Stored(leaves), size)
+    assert tree.root() == root_of(leaves)
+    old = TILE_WIDTH**2 - 3
+    steps = consistency_proof(tree, old, size)
+    assert verify_consistency(old_size=old, old_root=root_of(leaves[:old]), size=size, root=root_of(leaves), proof=steps)
+
+
+def test_roots_agree_with_another_implementation() -> None:
+    other = pytest.importorskip("pymerkle", reason="the independent implementation pymerkle is not installed")
+    tree = other.InmemoryTree(algorithm="sha256")
+    for number in range(200):
+        tree.append_entry(str(number).encode())
+    for size in range(1, 201):
+        assert tree.get_state(size) == root_of(LEAVES[:size])
+
+
+# ---- proofs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 9, 31, 33, 100, 255, 256, 257, 511, 512, 513, 600, 1023, 1024, 1025])
+def test_inclusion_proofs_agree_with_the_definition(size: int) -> None:
+    leaves = LEAVES[:size]
+    tree, root = TreeReader(Stored(LEAVES), len(LEAVES)), mth(leaves)
+    for index in {*range(min(size, 40)), *range(max(0, size - 20), size), size // 2}:
+        steps = inclusion_proof(tree, index, size)
+        assert steps == path(index, leaves)
+        assert verify_inclusion(leaf=leaves[index], index=index, size=size, proof=steps, root=root)
+
+
+def test_consistency_proofs_of_all_small_sizes_agree_with_the_definition() -> None:
+    tree = TreeReader(Stored(LEAVES), len(LEAVES))
+    roots = [mth(LEAVES[:size]) for size in range(66)]
+    for size in range(66):
+        for old in range(size + 1):
+            steps = consistency_proof(tree, old, size)
+            if 0 < old:
+                assert steps == proof(old, LEAVES[:size], known=True)
+            assert verify_consistency(old_size=old, old_root=roots[old], size=size, root=roots[size], proof=steps)
+
+
+@given(st.integers(1, len(LEAVES)), st.data())
+def test_consistency_proofs_of_larger_sizes_verify(size: int, data: st.DataObject) -> None:
+    old = data.draw(st.integers(1, size))
+    tree = TreeReader(Stored(LEAVES), size)
+    steps = consistency_proof(tree, old, size)
+    assert steps == proof(old, LEAVES[:size], known=True)
+    assert verify_consistency(
+        old_size=old, old_root=mth(LEAVES[:old]), size=size, root=mth(LEAVES[:size]), proof=steps
+    )
+
+
+@given(st.integers(1, 200), st.data())
+def test_a_changed_inclusion_proof_fails(size: int, data: st.DataObject) -> None:
+    index = data.draw(st.integers(0, size - 1))
+    tree, root = TreeReader(Stored(LEAVES), size), mth(LEAVES[:size])
+    steps = inclusion_proof(tree, index, size)
+
+    def verifies(**changed: object) -> bool:
+        asked = {"leaf": LEAVES[index], "index": index, "size": size, "proof": steps, "root": root, **changed}
+        return verify_inclusion(**asked)  # type: ignore[arg-type]
+
+    assert verifies()
+    assert not verifies(leaf=LEAVES[index + 1])
+    assert not verifies(root=LEAVES[0][::-1])
+    assert not verifies(index=-1)
+    assert not verifies(index=size)
+    assert not verifies(proof=[*steps, b"\x00" * 32])
+    assert not verifies(leaf=LEAVES[index][:-1])
+    for other in {(index + 1) % size, index // 2} - {index}:
+        assert not verifies(index=other)
+    if steps:
+        at = data.draw(st.integers(0, len(steps) - 1))
+        flipped = bytes([steps[at][0] ^ 1]) + steps[at][1:]
+        assert not verifies(proof=[*steps[:at], flipped, *steps[at + 1 :]])
+        assert not verifies(proof=steps[:-1])
+
+
+@given(st.integers(2, 200), st.data())
+def test_a_changed_consistency_proof_fails(size: int, data: st.DataObject) -> None:
+    old = data.draw(st.integers(1, size - 1))
+    tree = TreeReader(Stored(LEAVES), size)
+    steps = consistency_proof(tree, old, size)
+    good = {"old_size": old, "old_root": mth(LEAVES[:old]), "size": size, "root": mth(LEAVES[:size]), "proof": steps}
+
+    def verifies(**changed: object) -> bool:
+        return verify_consistency(**{**good, **changed})  # type: ignore[arg-type]
+
+    assert verifies()
+    forked = mth([*LEAVES[: old - 1], leaf_hash(b"other")])
+    assert not verifies(old_root=forked)
+    assert not verifies(root=mth([leaf_hash(b"other"), *LEAVES[1:size]]))
+    assert not verifies(proof=[*steps, b"\x00" * 32])
+    assert not verifies(proof=steps[:-1])
+    assert not verifies(old_size=size + 1)
+    at = data.draw(st.integers(0, len(steps) - 1))
+    flipped = bytes([steps[at][0] ^ 1]) + steps[at][1:]
+    assert not verifies(proof=[*steps[:at], flipped, *steps[at + 1 :]])
+
+
+def test_trees_of_the_same_size_are_consistent_only_when_equal() -> None:
+    root, other = mth(LEAVES[:5]), mth(LEAVES[1:6])
+    assert verify_consistency(old_size=5, old_root=root, size=5, root=root, proof=[])
+    assert not verify_consistency(old_size=5, old_root=root, size=5, root=other, proof=[])
+    assert not verify_consistency(old_size=5, old_root=root, size=5, root=root, proof=[root])
+    assert verify_consistency(old_size=0, old_root=EMPTY_ROOT, size=5, root=root, proof=[])
+    assert not verify_consistency(old_size=0, old_root=other, size=5, root=root, proof=[])
+
+
+def test_questions_outside_the_tree_are_refused() -> None:
+    tree = TreeReader(Stored(LEAVES[:10]), 10)
+    for ask in (
+        lambda: inclusion_proof(tree, 10, 10),
+        lambda: inclusion_proof(tree, 0, 11),
+        lambda: consistency_proof(tree, 5, 11),
+        lambda: consistency_proof(tree, 6, 5),
+        lambda: tree.root(11),
+        lambda: tile_root(b"\x00" * 32 * 255),
+        lambda: split_hashes(b"\x00" * 33),
+    ):
+        with pytest.raises(InvalidInput):
+            ask()
