@@ -47,6 +47,7 @@ class Grid:
             built = {provider.name: provider for provider in self._build(wanted)}
             chain = Chain(providers=[built[name] for name in names], clock=self._clock)
             zone = resolve_zone(zone_name, names, more=chain.zones())
+            chain.require(zone)
             pricing = accounting_providers(
                 [built[name] for name in (settings.accounting or names)],
                 declared=settings.accounting is not None,

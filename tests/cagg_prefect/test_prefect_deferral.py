@@ -21,11 +21,11 @@ from prefect.flow_engine import run_flow
 from prefect.flows import Flow
 from prefect.deployments.runner import RunnerDeployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Cancelling, Running, Scheduled
+from prefect.states import Cancelling, Pending, Scheduled
 
 from cagg.errors import DeferralUnsupported, NotAdmitted
 from cagg.ports import RunState
-from cagg_prefect import AWAITING_GREEN_WINDOW, carbon_aware
+from cagg_prefect import AWAITING_GREEN_WINDOW, carbon_aware, deferral
 from cagg_prefect.host import PrefectRuns
 
 Deploy = Callable[..., FlowRun]
@@ -173,7 +173,10 @@ def test_task_that_defers_refuses_when_finished_work_would_be_repeated(
     assert scripted.released == ["forgetful/train"]
 
 
-def test_task_is_not_deferred_while_others_run_beside_it(scripted: Any, verdicts: Any, deploy: Deploy) -> None:
+def test_task_is_not_deferred_while_others_run_beside_it(
+    scripted: Any, verdicts: Any, deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deferral, "_SETTLE_LIMIT_SECONDS", 3.0)
     scripted.rule = lambda request, ask: verdicts.defer()
     trained = Event()
 
@@ -311,7 +314,7 @@ def test_scheduled_run_keeps_its_first_start_and_the_schedules_zone(
 def start_kept(what: Flow[..., Any], run: FlowRun) -> Any:
     """Start an auto-scheduled run before its time without changing when it was scheduled for."""
     with get_client(sync_client=True) as client:
-        client.set_flow_run_state(run.id, Running(), force=True)
+        client.set_flow_run_state(run.id, Pending(), force=True)
         fresh = client.read_flow_run(run.id)
     return run_flow(what, flow_run=fresh)
 

@@ -79,7 +79,7 @@ def examine(parts: Components, *, online: bool) -> Iterator[Finding]:
 
 def settings_rows(settings: Settings) -> list[Mapping[str, str]]:
     """Return every setting with its value and where it came from."""
-    rows = []
+    rows: list[Mapping[str, str]] = []
     for item in fields(Settings):
         if item.name in {"origins", "defaults"}:
             continue
@@ -113,11 +113,20 @@ def _home(parts: Components) -> Iterator[Finding]:
     if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
         yield _ok("home", str(home))
     else:
-        yield _problem("home", f"{home} cannot be written", "correct its permissions, or set CAGG_HOME to another folder")
+        yield _problem(
+            "home", f"{home} cannot be written", "correct its permissions, or set CAGG_HOME to another folder"
+        )
 
 
 def _store(parts: Components) -> Iterator[Finding]:
     if store_is_new(parts):
+        path = store_file(parts)
+        folder = next((item for item in path.parents if item.exists()), None) if path is not None else None
+        if folder is None or not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+            yield _problem(
+                "store", f"{parts.store.url} cannot be created", "make its folder writable, or set another store"
+            )
+            return
         yield _ok("store", f"{parts.store.url} does not exist yet; the first gate creates it")
         return
     try:
@@ -126,7 +135,7 @@ def _store(parts: Components) -> Iterator[Finding]:
             yield _ok("store", f"{parts.store.url}, {size} entries{_size(parts)}")
             yield from _writable(parts)
             yield from _signing(parts, tx, size)
-            yield from _overdue(parts, tx)
+            yield from _overdue(tx)
     except CaggError as error:
         yield _problem("store", str(error))
 
@@ -157,7 +166,7 @@ def _signing(parts: Components, tx: Transaction, size: int) -> Iterator[Finding]
     yield _problem("ledger", text, remedy) if age > _LONGEST_UNSIGNED else _note("ledger", text, remedy)
 
 
-def _overdue(parts: Components, tx: Transaction) -> Iterator[Finding]:
+def _overdue(tx: Transaction) -> Iterator[Finding]:
     now = tx.now()
     running = [
         item
@@ -210,9 +219,13 @@ def _meter(parts: Components) -> Iterator[Finding]:
         yield _problem("meter", str(error))
         return
     for item in found:
-        yield _ok("meter", f"{item.name}: {item.reason}") if item.available else _note("meter", f"{item.name}: {item.reason}")
+        yield (
+            _ok("meter", f"{item.name}: {item.reason}")
+            if item.available
+            else _note("meter", f"{item.name}: {item.reason}")
+        )
     if not any(item.available for item in found):
-        yield _problem("meter", "no energy source can be read, so readings are null", "follow one of the remedies above")
+        yield _problem("meter", "no energy source can be read, so readings are null", "see the remedies above")
 
 
 def _grid(parts: Components, *, online: bool) -> Iterator[Finding]:

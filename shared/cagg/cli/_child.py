@@ -80,7 +80,7 @@ class Child:
         self._ended = True
         return status if status >= 0 else 128 - status
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
         if self._ended:
             return
         process = self._process

@@ -78,12 +78,15 @@ def tell_setting(to: Console) -> None:
     line(to)
     line(to, "What you will see:", style="bold")
     hours = format_duration(demo_story.DURATION)
+    declared = (
+        f"The job DECLARES what a real nightly job uses, {demo_story.ENERGY} in {hours}: work as small as this demo's "
+        "is not worth a wait, and the gate would run it at once. What is metered is the small job itself."
+    )
     for text in (
         "It is 22:00 and a validation has to be finished by 06:00.",
         "The forecast is real: Great Britain, 14 March 2023, 48 hours, by NESO (CC BY 4.0).",
         f"Time is compressed: {demo_story.SCALE // 60} minutes of that night pass in one second.",
-        f"The job DECLARES what a real nightly job uses, {demo_story.ENERGY} in {hours}: a job as small as this demo's "
-        "would not be worth a wait, and the gate would run it at once. What is metered is the small job itself.",
+        declared,
     ):
         line(to, f"  - {text}")
     line(to)
@@ -120,11 +123,11 @@ class Audience:
         for body in chapters.decisions:
             if body["entry_id"] not in self._told:
                 self._told.add(body["entry_id"])
-                self._decision(body, demo_story.read_story(self._folder))
+                self._decision(parts, body, demo_story.read_story(self._folder))
         if self._waiting is not None:
             self._wait(parts, self._waiting)
 
-    def _decision(self, body: Mapping[str, Any], story: Story) -> None:
+    def _decision(self, parts: Components, body: Mapping[str, Any], story: Story) -> None:
         to = self._to
         if sys.stderr.isatty():
             sys.stderr.write("\r\x1b[K")  # the engine counts down on the same line
@@ -142,9 +145,12 @@ class Audience:
         line(to, f"  chosen window  {story.told(start)}  {_side(proposal, 'then')}")
         difference = int(verdict["expected_difference_micrograms"])
         share = 100 * difference / max(1, number(proposal["now_micrograms"]) or 1)
-        line(to, f"  expected       {signed_carbon(difference)} ({share:.0f} %) by the forecast, for the declared energy")
+        line(
+            to, f"  expected       {signed_carbon(difference)} ({share:.0f} %) by the forecast, for the declared energy"
+        )
         deadline = parse_instant(verdict["deadline"])
-        line(to, f"  deadline       {story.told(deadline)}; the hold on the budget is placed already")
+        line(to, f"  deadline       {story.told(deadline)}")
+        tell_budgets(to, "Budget while it waits: what it may need is held already", budgets(parts))
 
     def _wait(self, parts: Components, body: Mapping[str, Any]) -> None:
         left = parse_instant(body["verdict"]["until"]) - parts.clock.now()

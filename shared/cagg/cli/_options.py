@@ -56,7 +56,7 @@ def takes_gate_options(command: Callable[..., int]) -> Callable[..., int]:
     parameters = [*own, *given]
     with_options.__signature__ = inspect.Signature(parameters, return_annotation=int)  # type: ignore[attr-defined]
     with_options.__annotations__ = {item.name: item.annotation for item in parameters} | {"return": int}
-    del with_options.__wrapped__  # type: ignore[attr-defined]  # Typer would read the inner signature through it
+    del with_options.__wrapped__  # Typer would read the inner signature through it
     return with_options
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json as json_module
+import os
 import sys
-from collections.abc import Callable, Mapping
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,17 +17,37 @@ from cagg.windows import format_duration, format_instant, time_zone
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Json", "amount_bar", "answer", "console", "facts", "in_words", "line", "spark", "when", "write_json"]
+__all__ = [
+    "Json",
+    "amount_bar",
+    "answer",
+    "columns",
+    "console",
+    "facts",
+    "in_words",
+    "line",
+    "spark",
+    "when",
+    "write_json",
+]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 """The option that every command has."""
 
+_UNBOUNDED = 1_000
+
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console that prints text as it is: no markup, no guessed highlighting, colours only on terminals."""
+    """Return a console that prints text as it is: no markup, no guessed highlighting, colours only on terminals.
+
+    Lines are wrapped for terminals only: what goes into a file or a pipe is searched, not looked at.
+    """
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=False)
+    to = Console(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=False)
+    if not to.is_terminal and "COLUMNS" not in os.environ:
+        to.width = _UNBOUNDED
+    return to
 
 
 def answer(document: Mapping[str, Any], people: Callable[[Console], None], *, json: bool, status: int = 0) -> int:
@@ -39,7 +61,8 @@ def answer(document: Mapping[str, Any], people: Callable[[Console], None], *, js
 
 def write_json(document: Mapping[str, Any], *, indent: int | None = 2) -> None:
     """Print one JSON document; instants as UTC text, enums as their value; on one line with an indent of None."""
-    text = json_module.dumps(document, ensure_ascii=False, indent=indent, default=_plain, allow_nan=False)
+    plain = "utf" not in (sys.stdout.encoding or "utf-8").lower()
+    text = json_module.dumps(document, ensure_ascii=plain, indent=indent, default=_plain, allow_nan=False)
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -55,24 +78,53 @@ def _plain(value: object) -> Any:
 
 
 def line(to: Console, text: str = "", *, style: str = "") -> None:
-    """Print one paragraph, wrapped at words."""
+    """Print one paragraph, wrapped at words; further lines are indented a little more than the first."""
     from rich.text import Text
 
-    to.print(Text(text, style=style), soft_wrap=False)
+    indent = " " * (len(text) - len(text.lstrip()))
+    for part in _wrapped(text.strip(), to.width, indent, f"{indent}  " if indent else ""):
+        to.print(Text(part, style=style), soft_wrap=True)
 
 
-def facts(to: Console, rows: list[tuple[str, str]]) -> None:
+def facts(to: Console, rows: Sequence[tuple[str, str]]) -> None:
     """Print labels and texts in two columns; rows without a text are left out."""
-    from rich.table import Table
+    columns(to, [(label, text) for label, text in rows if text], styles=["dim"] * len(rows))
+
+
+def columns(
+    to: Console, rows: Sequence[tuple[str, ...]], *, header: tuple[str, ...] = (), styles: Sequence[str] = ()
+) -> None:
+    """Print rows in columns; the last one is wrapped below itself, the others are as wide as they need.
+
+    Args:
+        to: where.
+        rows: cells as text, all rows alike.
+        header: names of the columns; empty = no header.
+        styles: style of each row's first cell; empty = plain.
+    """
     from rich.text import Text
 
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for label, text in rows:
-        if text:
-            table.add_row(Text(label, style="dim"), Text(text))
-    to.print(table)
+    lines = [header, *rows] if header else list(rows)
+    if not lines:
+        return
+    widths = [max(len(row[place]) for row in lines) + 2 for place in range(len(lines[0]) - 1)]
+    for number, row in enumerate(lines):
+        first = "".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
+        for turn, part in enumerate(_wrapped(row[-1], to.width, first, " " * sum(widths))):
+            shown = Text(part.rstrip())
+            if header and number == 0:
+                shown.stylize("bold")
+            elif styles and turn == 0:
+                shown.stylize(styles[number - bool(header)], 0, widths[0])
+            to.print(shown, soft_wrap=True)
+
+
+def _wrapped(text: str, width: int, first: str, others: str) -> list[str]:
+    """Cut a text into lines of at most that width, at spaces where there are any."""
+    found = textwrap.wrap(
+        text, max(width, len(others) + 20), initial_indent=first, subsequent_indent=others, break_on_hyphens=False
+    )
+    return found or [first.rstrip()]
 
 
 def when(instant: datetime, zone_name: str | None, *, seconds: bool = False) -> str:

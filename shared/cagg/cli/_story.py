@@ -179,7 +179,7 @@ def _budget(row: Mapping[str, Any]) -> str:
     asked = "an unknown amount" if row["amount"] is None else format_amount(unit, int(row["amount"]))
     return (
         f"budget {row['path']}: asks at most {asked} of the {format_amount(unit, left)} that "
-        f"{'is' if left >= 0 else 'was'} left of {format_amount(unit, limit)} {unit} this {row['period']} [{row['mode']}]"
+        f"is left of {format_amount(unit, limit)} {unit} this {row['period']} [{row['mode']}]"
     )
 
 
@@ -203,16 +203,25 @@ def tell_measurement(to: Console, body: Mapping[str, Any], zone_name: str | None
     facts(
         to,
         [
-            ("when", f"{when(start, zone_name, seconds=True)}, {format_duration(end - start)}"),
+            ("when", f"{when(start, zone_name, seconds=True)}, {_length(end - start)}"),
             ("carbon", f"unknown: {body.get('carbon_reason', '')}" if carbon is None else _carbon(carbon)),
             ("priced with", _prices(body.get("slices", []))),
             ("means", _convention(body.get("convention"))),
-            ("difference", "" if difference is None else f"{signed_carbon(difference)} than at the first ask, measured"),
+            (
+                "difference",
+                "" if difference is None else f"{signed_carbon(difference)} than at the first ask, measured",
+            ),
             ("method", str(body.get("method", ""))),
             *[(f"  {item['domain']}", _component(item)) for item in body.get("components", [])],
             ("notes", "; ".join(body.get("notes", []))),
         ],
     )
+
+
+def _length(duration: timedelta) -> str:
+    if duration < timedelta(seconds=10):
+        return f"{duration.total_seconds():.3g} s"
+    return format_duration(duration)
 
 
 def _prices(slices: Sequence[Mapping[str, Any]]) -> str:
@@ -243,7 +252,11 @@ def tell_settlement(to: Console, body: Mapping[str, Any]) -> None:
     charged = {Unit(unit): int(amount) for unit, amount in _pairs(body.get("charged"))}
     text = ", ".join(f"{format_amount(unit, amount)} {unit}" for unit, amount in charged.items())
     path = body.get("budget_path")
-    line(to, f"SETTLED ({body.get('outcome', '')}): {text or 'nothing'} charged{f' to {path}' if path else ''}", style="bold")
+    line(
+        to,
+        f"SETTLED ({body.get('outcome', '')}): {text or 'nothing'} charged{f' to {path}' if path else ''}",
+        style="bold",
+    )
     for item in body.get("overrun", []):
         name, _, unit = item["budget"].rpartition(":")
         line(to, f"  overrun of {name}: {format_amount(Unit(unit), int(item['amount']))}", style="yellow")

@@ -74,8 +74,12 @@ def set_(
         verb = "is set to" if before is None else ("is now" if changed else "stays at")
         line(to, f"Budget {path} {verb} {format_limit(stored)} in mode {stored.mode} ({stored.time_zone}).")
         if stored.mode is not BudgetMode.ENFORCE:
-            line(to, f"Nothing is refused in this mode; --mode enforce makes the limit hold: cagg budget set {path} "
-                     f"'{limit}' --mode enforce", style="dim")
+            line(
+                to,
+                f"Nothing is refused in this mode; --mode enforce makes the limit hold: cagg budget set {path} "
+                f"'{limit}' --mode enforce",
+                style="dim",
+            )
 
     return answer(document, people, json=json)
 

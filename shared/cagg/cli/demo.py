@@ -21,7 +21,6 @@ from cagg.errors import ConfigurationError, MissingExtra
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cagg.cli.demo_story import Story
     from cagg.composition import Components
 
 __all__ = ["demo", "environment_of", "prepare_folder"]
@@ -54,7 +53,7 @@ def _engine(name: str | None) -> EntryPoint:
         raise MissingExtra(f"the engine {name!r} is not installed here; run: pip install 'cagg[{name}]'")
     if not points:
         raise MissingExtra("the demo needs an engine and none is installed here; run: pip install 'cagg[prefect]'")
-    return points[name or sorted(points)[0]]
+    return points[name or min(points)]
 
 
 def _installed(point: EntryPoint) -> bool:
@@ -124,7 +123,9 @@ class _Demo:
 
         to = self._to
         parts = self._parts(start=True)
-        line(to, f"cagg demo: a nightly validation on {self._engine.name}, everything below {self._folder}", style="bold")
+        line(
+            to, f"cagg demo: a nightly validation on {self._engine.name}, everything below {self._folder}", style="bold"
+        )
         before = scenes.set_budgets(parts)
         scenes.tell_setting(to)
         scenes.tell_budgets(to, "Budget before the run", before)
@@ -132,7 +133,9 @@ class _Demo:
         line(to, f"Starting {self._engine.name} with a server of its own; the first start takes 10 to 20 seconds.")
         status = self._run()
         if status != 0:
-            line(to, f"The {self._engine.name} run failed with status {status}; what it said stands above.", style="red")
+            line(
+                to, f"The {self._engine.name} run failed with status {status}; what it said stands above.", style="red"
+            )
             return 2
         parts = self._parts(start=False)
         story = demo_story.read_story(self._folder)

@@ -52,7 +52,8 @@ class Story:
 
     def told(self, instant: datetime) -> str:
         """Return the story's time of day at an instant of the clock; its time zone is that of London, UTC in March."""
-        return f"{_TRACE_START + (instant - self.anchor) * SCALE:%H:%M}"
+        nearest_minute = _TRACE_START + (instant - self.anchor) * SCALE + timedelta(seconds=30)
+        return f"{nearest_minute:%H:%M}"
 
     def on_clock(self, instant: datetime) -> datetime:
         """Return the instant of the clock at which the story's instant comes."""

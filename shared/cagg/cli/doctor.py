@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cagg.cli._output import Json, answer, line
+from cagg.cli._output import Json, answer, columns, line
 from cagg.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def doctor(
     document = {
         "healthy": not wrong,
         "findings": [
-            {"topic": item.topic, "level": str(item.level), "text": item.text, "remedy": item.remedy} for item in findings
+            {"topic": item.topic, "level": str(item.level), "text": item.text, "remedy": item.remedy}
+            for item in findings
         ],
         "settings": settings,
     }
@@ -57,29 +58,17 @@ def doctor(
 
 
 def _print(to: Console, findings: list[Finding], settings: list[Any]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    rows, styles = [], []
     for item in findings:
         pretty, plain, style = _MARKS[str(item.level)]
-        text = Text(item.text)
-        if item.remedy:
-            text.append(f"; {item.remedy}", style="bold")
-        table.add_row(Text(plain if to.options.ascii_only else pretty, style=style), Text(item.topic), text)
-    to.print(table)
+        text = f"{item.text.rstrip('.')}; {item.remedy}" if item.remedy else item.text
+        rows.append((plain if to.options.ascii_only else pretty, item.topic, text))
+        styles.append(style)
+    columns(to, rows, styles=styles)
     stated = [row for row in settings if row["origin"] != "default"]
     line(to)
     line(to, f"Settings that differ from the defaults ({len(settings) - len(stated)} others; --json lists all):")
-    origins = Table.grid(padding=(0, 2, 0, 2))
-    for _ in range(3):
-        origins.add_column(overflow="fold")
-    for row in stated:
-        origins.add_row(Text(row["key"]), Text(row["value"]), Text(row["origin"], style="dim"))
     if stated:
-        to.print(origins)
+        columns(to, [(f"  {row['key']}", row["value"], row["origin"]) for row in stated])
     else:
         line(to, "  none")

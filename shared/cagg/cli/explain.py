@@ -125,8 +125,8 @@ def _tell(to: Console, chapters: Sequence[_Chapter], zone_name: str | None) -> N
     for item in chapters:
         line(to)
         stamp = when(item.entry.recorded_at, zone_name, seconds=True)
-        place = "not in the tree yet" if item.entry.index is None else f"entry {item.entry.index}"
-        line(to, f"{stamp}  {item.entry.kind}, {place}, {item.entry.entry_id}", style="dim")
+        place = "queued" if item.entry.index is None else f"#{item.entry.index}"
+        line(to, f"{stamp}  {place} {item.entry.kind} {item.entry.entry_id}", style="dim")
         match item.entry.kind:
             case EntryKind.DECISION:
                 tell_decision(to, item.body, zone_name)

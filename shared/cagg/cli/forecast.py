@@ -1,4 +1,4 @@
-"""``cagg forecast``: the zone's forecast as a small chart, with the best window marked and where the numbers are from."""
+"""``cagg forecast``: a zone's forecast as a small chart, with the best window marked and where the numbers are from."""
 
 from __future__ import annotations
 
@@ -94,9 +94,7 @@ def _best(series: IntensitySeries, window: Window, length: timedelta) -> _Best |
     )
 
 
-def _document(
-    zone: str, window: Window, found: GridAnswer, best: _Best | None, length: timedelta
-) -> dict[str, Any]:
+def _document(zone: str, window: Window, found: GridAnswer, best: _Best | None, length: timedelta) -> dict[str, Any]:
     series = found.series
     shown = [] if series is None else [item for item in series.points if item.window.overlap(window) > timedelta(0)]
     return {

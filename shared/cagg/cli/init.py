@@ -79,7 +79,9 @@ def _write(path: Path, text: str, *, force: bool) -> None:
     except FileExistsError:
         raise ConfigurationError(f"{path} exists already; edit it, or overwrite it with --force.") from None
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be written ({error.strerror}); give another place with --path.") from None
+        raise ConfigurationError(
+            f"{path} cannot be written ({error.strerror}); give another place with --path."
+        ) from None
 
 
 # ---- asking -------------------------------------------------------------------------------------------------------
@@ -177,7 +179,7 @@ def config_text(*, zone: str | None, timezone: str | None, budget: str | None) -
 # Which clock times of day such as finish_by = "06:00" mean, where a schedule has no zone of its own.
 {setting("timezone", timezone, "Europe/London")}
 
-# enforce: limits hold and runs are deferred. observe: decides and records, but lets everything run at once. off: nothing.
+# enforce: limits hold and runs are deferred. observe: decides and records, but everything runs at once. off: nothing.
 mode = "enforce"
 
 # What every gate takes for granted unless it says otherwise.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cagg.cli._output import Json, answer, line, when
+from cagg.cli._output import Json, answer, columns, line, when
 from cagg.errors import ConfigurationError, InvalidInput, StoreUnavailable
 from cagg.records import EntryKind
 from cagg.windows import parse_instant
@@ -49,8 +49,8 @@ def list_(
         from cagg.ledger.entry import read_body
 
         with parts.store.snapshot() as tx:
-            for entry in tx.entries(kind=wanted, task_key=task, newest_first=True, limit=limit):
-                rows.append(entry_row(entry, read_body(tx, entry)))
+            found = tx.entries(kind=wanted, task_key=task, newest_first=True, limit=limit)
+            rows.extend(entry_row(entry, read_body(tx, entry)) for entry in found)
 
     def people(to: Console) -> None:
         if not rows:
@@ -99,14 +99,9 @@ def _int(text: object) -> int | None:
 
 
 def _table(to: Console, rows: Sequence[Mapping[str, Any]], zone_name: str | None) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     from cagg.quantities import CarbonMass, Energy
 
-    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, header_style="bold")
-    for name in ("#", "when", "what", "id"):
-        table.add_column(name, no_wrap=name != "what", overflow="fold")
+    shown = []
     for row in rows:
         used = []
         if row["energy_millijoules"] is not None:
@@ -116,8 +111,8 @@ def _table(to: Console, rows: Sequence[Mapping[str, Any]], zone_name: str | None
         subject = row["task"] or row["budget_path"] or ""
         what = " ".join(part for part in (row["kind"], subject, row["outcome"], *used) if part)
         place = "-" if row["index"] is None else str(row["index"])
-        table.add_row(place, when(row["recorded_at"], zone_name)[:16], Text(what), row["entry_id"][:18])
-    to.print(table)
+        shown.append((place, when(row["recorded_at"], zone_name)[:16], row["entry_id"][:18], what))
+    columns(to, shown, header=("#", "when", "id", "what"))
 
 
 # ---- verify -------------------------------------------------------------------------------------------------------
@@ -146,7 +141,9 @@ def verify(
             line(to, f"  [{failure.kind}] {failure.message}")
         if len(report.failures) > _MOST_FAILURES_SHOWN:
             line(to, f"  and {len(report.failures) - _MOST_FAILURES_SHOWN} more; --json lists all of them")
-        line(to, f"Log {report.origin}, root {report.root.hex()[:16]}, assurance level {report.assurance}.", style="dim")
+        line(
+            to, f"Log {report.origin}, root {report.root.hex()[:16]}, assurance level {report.assurance}.", style="dim"
+        )
         if not report.verified and not report.failures and report.size:
             line(to, "`cagg maintain` signs it; keep the key that `cagg ledger key` shows outside of the store.")
 
@@ -213,7 +210,9 @@ def _read_keys(path: Path) -> list[str]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ConfigurationError(f"the key {str(path)!r} cannot be read ({reason}); name a file or give the key.") from None
+        raise ConfigurationError(
+            f"the key {str(path)!r} cannot be read ({reason}); name a file or give the key."
+        ) from None
     keys = [item.strip() for item in lines if item.strip() and not item.startswith("#")]
     if not keys:
         raise ConfigurationError(f"the key file {path} is empty; copy the key that `cagg ledger key` shows.")
@@ -227,7 +226,9 @@ def _checkpoint(path: Path) -> Checkpoint:
         note = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ConfigurationError(f"the checkpoint {str(path)!r} cannot be read ({reason}); name another file.") from None
+        raise ConfigurationError(
+            f"the checkpoint {str(path)!r} cannot be read ({reason}); name another file."
+        ) from None
     return checkpoint_of_note(note, parse_instant("1970-01-01T00:00:00+00:00"))
 
 
@@ -242,7 +243,9 @@ def key(*, json: Json = False) -> int:
     parts = components()
     place = key_file(parts)
     if not place.exists():
-        raise ConfigurationError(f"there is no key at {place} yet; `cagg maintain` makes one with its first checkpoint.")
+        raise ConfigurationError(
+            f"there is no key at {place} yet; `cagg maintain` makes one with its first checkpoint."
+        )
     keys = _read_keys(place)
 
     def people(to: Console) -> None:

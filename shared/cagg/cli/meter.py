@@ -71,6 +71,8 @@ def meter(
     else:
         sys.stderr.write(f"cagg: {reading.energy} ({reading.low} to {reading.high}, grade {reading.grade})\n")
     for item in reading.components:
-        text = item.reason if item.energy is None else f"{item.energy}, grade {item.grade}, {item.source}: {item.method}"
+        text = (
+            item.reason if item.energy is None else f"{item.energy}, grade {item.grade}, {item.source}: {item.method}"
+        )
         sys.stderr.write(f"cagg:   {item.domain}: {text}\n")
     return status

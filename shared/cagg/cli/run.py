@@ -104,7 +104,7 @@ class _Countdown:
         saved = signed_carbon(verdict.expected_difference_micrograms)
         _say(f"starts at {until}, {saved} by the forecast; Ctrl-C gives the place back.")
 
-    def tick(self, verdict: Defer, left: timedelta) -> None:
+    def tick(self, _: Defer, left: timedelta) -> None:
         """Called about every second."""
         if self._terminal:
             sys.stderr.write(f"\r\x1b[Kcagg: waiting, {format_duration(left)} left")

@@ -45,7 +45,13 @@ def status(*, json: Json = False) -> int:
         size_text = "" if file is None else f"{file.stat().st_size / 1e6:.1f} MB"
         facts(
             to,
-            [("store", parts.store.url), ("schema", SCHEMA_VERSION), ("log", origin), ("entries", str(size)), ("size", size_text)],
+            [
+                ("store", parts.store.url),
+                ("schema", SCHEMA_VERSION),
+                ("log", origin),
+                ("entries", str(size)),
+                ("size", size_text),
+            ],
         )
 
     return answer(document, people, json=json)

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cagg.cli._output import Json, answer, line
+from cagg.cli._output import Json, answer, columns, line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
 
+    from cagg.composition import Components
     from cagg.grid.zones import ZoneEntry
 
 __all__ = ["matching_zones", "zones"]
@@ -28,16 +29,20 @@ def zones(
     from cagg.cli._context import components
 
     parts = components()
-    known = [*matching_zones(search)]
-    if parts.settings.trace_file is not None:
-        known += [item for item in parts.grid.trace_zones() if _matches(item, search)] if _has_trace(parts) else []
+    known = [*matching_zones(search), *(item for item in _trace_zones(parts) if _matches(item, search))]
     found = [item for item in known if provider is None or item.zone.provider == provider]
     document = {"zones": [_zone_json(item) for item in found]}
     return answer(document, lambda to: _print(to, found, search), json=json, status=0 if found else 1)
 
 
-def _has_trace(parts: Any) -> bool:
-    return hasattr(parts.grid, "trace_zones")
+def _trace_zones(parts: Components) -> Sequence[ZoneEntry]:
+    """Return the zone of the trace file in the settings; none without one."""
+    from cagg.grid.providers.trace import TraceProvider
+
+    settings = parts.settings
+    if settings.trace_file is None:
+        return ()
+    return TraceProvider.from_file(settings.trace_file, clock=parts.clock, name=settings.trace_name).zones()
 
 
 def matching_zones(search: str | None) -> list[ZoneEntry]:
@@ -72,15 +77,10 @@ def _zone_json(item: ZoneEntry) -> dict[str, Any]:
 
 def _print(to: Console, found: Sequence[ZoneEntry], search: str | None) -> None:
     if not found:
-        line(to, f"No zone matches {search!r}; `cagg zones` lists all of them.")
+        line(to, f"No zone matches {search or 'that'}; `cagg zones` lists all of them.")
         return
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, header_style="bold")
-    for name in ("zone", "name", "numbers"):
-        table.add_column(name, overflow="fold")
+    rows = []
     for item in found:
         code = str(item.zone) + (f" ({', '.join(item.aliases)})" if item.aliases else "")
-        table.add_row(Text(code), Text(item.name), Text(f"{item.kind}, {item.convention.basis}, {item.convention.gas}"))
-    to.print(table)
+        rows.append((code, item.name, f"{item.kind}, {item.convention.basis}, {item.convention.gas}"))
+    columns(to, rows, header=("zone", "name", "numbers"))

@@ -83,7 +83,7 @@ class SliceList:
 
     def spans(self) -> list[tuple[int, int, int]]:
         """Return (start, end, millijoules), in order, without overlap."""
-        starts = [self._start_ns, *self._ends[:-1]]
+        starts = [self._start_ns, *self._ends][:-1]
         return list(zip(starts, self._ends, self._energies, strict=True))
 
     def _merge(self) -> None:

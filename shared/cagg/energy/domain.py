@@ -96,6 +96,7 @@ class Domain:
         self._most = plausible_milliwatts(source.domain, cpus)
         self._last: Sample | None = None
         self._recent_milliwatts: int | None = None
+        self._device = source if isinstance(source, Device) else None
         self._holding: Holding | None = None
 
     @property
@@ -149,9 +150,9 @@ class Domain:
 
     def _holding_now(self, pids: frozenset[int]) -> Holding | None:
         """Our part of the device at either end of the slice, whichever is more: work may have ended within it."""
-        if not isinstance(self.source, Device):
+        if self._device is None:
             return None
-        before, now = self._holding, self.source.holding(pids)
+        before, now = self._holding, self._device.holding(pids)
         self._holding = now
         return before if before is not None and before.dynamic_ppm > now.dynamic_ppm else now
 

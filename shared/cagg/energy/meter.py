@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
+from cagg.clock import SystemClock
 from cagg.energy.domain import Domain, Selection
 from cagg.energy.hardware import describe_hardware
 from cagg.energy.heartbeat import Heartbeat
@@ -21,7 +22,7 @@ from cagg.energy.host import HostUsage, SystemUsage
 from cagg.energy.options import SOURCE_NAMES, IdlePolicy, MeterSettings
 from cagg.energy.reading import make_reading, unknown_reading
 from cagg.energy.settling import OpenWindow, Settler
-from cagg.energy.sharing import UsageScope
+from cagg.energy.sharing import UsageScope, thread_identity
 from cagg.energy.windows import MeterWindow, Progress
 from cagg.errors import CaggError, ConfigurationError, InvalidInput, MeterUnavailable, MissingExtra
 from cagg.ports import Clock, EnergySource
@@ -83,7 +84,7 @@ class Meter:
         """
         pid = os.getpid()
         meter = cls._shared.get(pid)
-        if meter is not None and ((meter._settings == settings and meter._clock is clock) or meter.open_windows):
+        if meter is not None and (meter.open_windows or (meter._settings == settings and meter._keeps(clock))):
             return meter
         fresh = cls(clock=clock, settings=settings)
         if meter is None:
@@ -92,6 +93,10 @@ class Meter:
             return cls._shared.setdefault(pid, fresh)
         cls._shared[pid] = fresh
         return fresh
+
+    def _keeps(self, clock: Clock) -> bool:
+        """True for the clock in use; one SystemClock is as good as another."""
+        return self._clock is clock or (isinstance(clock, SystemClock) and isinstance(self._clock, SystemClock))
 
     def _begin(self) -> None:
         self._pid = os.getpid()
@@ -166,7 +171,7 @@ class Meter:
                 scope=scope,
                 reserved_milli_cpus=None if reserved_cpus is None else reserved_cpus * 1_000,
                 parent=None if parent is None else parent.key_in(self),
-                thread=threading.get_ident(),
+                thread=thread_identity(),
                 on_main_thread=threading.current_thread() is threading.main_thread(),
                 thread_reader=settler.usage.thread(),
                 start_ns=settler.now_ns,
@@ -306,11 +311,7 @@ def probe(settings: MeterSettings, clock: Clock | None = None) -> list[SourceSta
     """
     from cagg.energy.selection import SourceFinder
 
-    if clock is None:
-        from cagg.clock import SystemClock
-
-        clock = SystemClock()
-    finder = SourceFinder(clock=clock, usage=SystemUsage(), settings=settings)
+    finder = SourceFinder(clock=clock or SystemClock(), usage=SystemUsage(), settings=settings)
     return [_probe_one(name, finder, settings) for name in SOURCE_NAMES]
 
 
@@ -338,5 +339,3 @@ def _probe_one(name: str, finder: SourceFinder, settings: MeterSettings) -> Sour
         return SourceStatus(name=name, available=False, reason=reason)
     details = [f"{source.domain}: {', '.join(source.describe().values())} (grade {source.grade})" for source in sources]
     return SourceStatus(name=name, available=True, reason="; ".join(details))
-
-

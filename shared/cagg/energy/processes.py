@@ -47,6 +47,8 @@ class ProcessTable:
 
     def has_children(self) -> bool:
         """False only when this process certainly has no child; costs no directory walk and reaps nothing."""
+        if not hasattr(os, "waitid"):  # macOS before Python 3.13
+            return True
         try:
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:

@@ -74,9 +74,7 @@ class Settler:
         settings: idle policy and limits.
     """
 
-    def __init__(
-        self, *, clock: Clock, usage: HostUsage, domains: Sequence[Domain], settings: MeterSettings
-    ) -> None:
+    def __init__(self, *, clock: Clock, usage: HostUsage, domains: Sequence[Domain], settings: MeterSettings) -> None:
         self.usage = usage
         self.domains = tuple(domains)
         self.windows: dict[int, OpenWindow] = {}
@@ -84,6 +82,7 @@ class Settler:
         self._clock = clock
         self._settings = settings
         self._host: HostSample | None = None
+        self._levels: dict[int | None, list[int]] = {}
 
     def start(self, scope: UsageScope) -> str:
         """Take everything as it stands now for the base of the first window; returns a note, or nothing."""
@@ -129,9 +128,7 @@ class Settler:
         elapsed_ns = self.now_ns - then_ns
         power = (energy - then_energy) * _NS_PER_SECOND // elapsed_ns if elapsed_ns > 0 else 0
         state.mark = (self.now_ns, energy)
-        return Progress(
-            energy=Energy(millijoules=energy), power_milliwatts=power, at=self._clock.now(), known=known
-        )
+        return Progress(energy=Energy(millijoules=energy), power_milliwatts=power, at=self._clock.now(), known=known)
 
     def settle(self) -> None:
         """Divide what was used since the last settlement."""
@@ -140,6 +137,9 @@ class Settler:
         elapsed_ns, self.now_ns, self._host = now_ns - self.now_ns, now_ns, host
         if before is None:
             return
+        self._levels = {}
+        for key, state in self.windows.items():
+            self._levels.setdefault(state.parent, []).append(key)
         piece = self._slice(before, host, elapsed_ns)
         for key, share in piece.shares.items():
             self.windows[key].account.cpu_ns += share.usage_ns
@@ -190,7 +190,7 @@ class Settler:
             self._share_below(key, share.usage_ns, claimants, shares)
 
     def _children(self, parent: int | None) -> list[int]:
-        return [key for key, state in self.windows.items() if state.parent == parent]
+        return self._levels.get(parent, [])
 
     def _quiet(self, piece: _Slice) -> bool:
         if piece.busy_ns is None or not self.usage.cpus or piece.elapsed_ns <= 0:
@@ -296,12 +296,12 @@ class Settler:
         """Record how the slice was shared, what was ambiguous in it, and the grade that allows."""
         state = self.windows[key]
         account = state.account.domain(domain.source.domain)
-        alone = sum(1 for other in self.windows.values() if other.parent == state.parent) == 1
+        peers = len(self._children(state.parent))
+        alone = peers == 1
         grade = domain.source.grade
         if reading.holding is not None:
             held = reading.holding
             if held.dynamic_ppm or held.idle_ppm:
-                peers = sum(1 for other in self.windows.values() if other.parent == state.parent)
                 state.account.gpu_ns += piece.elapsed_ns // peers
             if not alone:
                 reason = "runs of one process share the device equally"

@@ -15,11 +15,27 @@ A run inside a run is a view: its part is taken out of its parent's, by the same
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Claimant", "Share", "UsageScope", "share_usage"]
+__all__ = ["Claimant", "Share", "UsageScope", "share_usage", "thread_identity"]
+
+_identities = itertools.count(1)
+_here = threading.local()
+
+
+def thread_identity() -> int:
+    """Return a number of the calling thread that no other thread of this process ever gets.
+
+    ``threading.get_ident`` is given to a new thread as soon as an old one has ended, while its run may still be open.
+    """
+    identity: int | None = getattr(_here, "identity", None)
+    if identity is None:
+        identity = _here.identity = next(_identities)
+    return identity
 
 
 class UsageScope(StrEnum):
@@ -42,7 +58,7 @@ class Claimant:
     Attributes:
         key: the run.
         scope: what counts as its own.
-        thread: identity of the opening thread.
+        thread: identity of the opening thread, never used again for another (see :func:`thread_identity`).
         on_main_thread: it was opened by the main thread.
         thread_ns: what that thread used in the slice; None when threads have no readable clock.
     """

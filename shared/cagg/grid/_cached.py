@@ -65,7 +65,8 @@ class CachedRows:
                 try:
                     series = _decoded(row)
                 except InvalidInput as error:
-                    self._steps.append(f"cache: {error}")
+                    if f"cache: {error}" not in self._steps:
+                        self._steps.append(f"cache: {error}")
                     continue
                 if knows_some(series, window):
                     yield series

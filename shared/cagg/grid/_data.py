@@ -6,14 +6,14 @@ import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
+from pathlib import Path
 
 __all__ = ["CLIMATOLOGY_EDITION", "Climate", "Country", "climate", "countries"]
 
 CLIMATOLOGY_EDITION = "2022"
 """The year that the climatology was computed from."""
 
-_FILES = files("cagg.grid") / "data"
+_FILES = Path(__file__).parent / "data"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

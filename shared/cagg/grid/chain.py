@@ -151,9 +151,7 @@ class Chain:
                 steps.append(f"{provider.name}: knows only {share:.1%} of {window}")
         return self._nothing(steps)
 
-    def on_hand(
-        self, zone: Zone, window: Window, cached: Sequence[StoredForecast] = ()
-    ) -> tuple[IntensitySeries, ...]:
+    def on_hand(self, zone: Zone, window: Window, cached: Sequence[StoredForecast] = ()) -> tuple[IntensitySeries, ...]:
         """Return what is known of a window without the network, best first: what a settlement may price with.
 
         One series per provider, of its joined cached vintages or, for a local one, asked now; it may know only a part

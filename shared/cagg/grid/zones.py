@@ -214,6 +214,8 @@ def _qualified(text: str, entries: Sequence[ZoneEntry], providers: Sequence[str]
             return entry.zone
     if own:
         raise ZoneUnknown(f"zone {text!r} is unknown to {provider}; {_hint(code, own)}")
+    if provider == "trace" and provider not in providers:
+        raise ZoneUnknown(f"zone {text!r} needs a trace; set grid.trace.file, or name a zone of `cagg zones`.")
     if provider in providers and code:
         return Zone(provider=provider, code=code)
     known = ", ".join(dict.fromkeys((*(entry.zone.provider for entry in entries), *providers)))

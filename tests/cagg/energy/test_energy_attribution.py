@@ -155,9 +155,7 @@ def test_grades(changes: dict[str, object], grade: Grade) -> None:
 
 def test_the_terms_combine_in_quadrature() -> None:
     # sensor 5 % of 10000 = 500, boundary 2 x 0.1 / 100 of 10000 = 20, share 0.5: 0.25 x 8000 = 2000, idle 20 % of 2000
-    low, high = bounds(
-        facts(dynamic_millijoules=8000, idle_millijoules=2000, host_dynamic_millijoules=16000), Grade.B
-    )
+    low, high = bounds(facts(dynamic_millijoules=8000, idle_millijoules=2000, host_dynamic_millijoules=16000), Grade.B)
     half = (500**2 + 20**2 + 2000**2 + 400**2) ** 0.5
     assert low == pytest.approx(10000 - half, abs=1)
     assert high == pytest.approx(10000 + half, abs=1)

@@ -9,11 +9,14 @@ from cagg.energy.sharing import Claimant, UsageScope, share_usage
 
 
 def run(
-    key: int, *, scope: UsageScope = UsageScope.AUTO, thread: int | None = None, main: bool = False, used: int | None = 0
+    key: int,
+    *,
+    scope: UsageScope = UsageScope.AUTO,
+    thread: int | None = None,
+    main: bool = False,
+    used: int | None = 0,
 ) -> Claimant:
-    return Claimant(
-        key=key, scope=scope, thread=key if thread is None else thread, on_main_thread=main, thread_ns=used
-    )
+    return Claimant(key=key, scope=scope, thread=key if thread is None else thread, on_main_thread=main, thread_ns=used)
 
 
 def test_one_run_alone_has_everything_the_process_used() -> None:

@@ -22,6 +22,23 @@ MILLISECOND = 1_000_000
 BURN = "import time\nwhile time.process_time() < {seconds}: pass\n"
 
 
+DOUBLE_FORK = """
+import os, sys, time
+if os.fork():
+    sys.stdin.read(1)
+    os._exit(0)
+print(os.getpid(), flush=True)
+parent = os.getppid()
+while os.getppid() == parent:
+    time.sleep(0.001)
+end = time.process_time() + 0.15
+while time.process_time() < end:
+    pass
+print("done", flush=True)
+time.sleep(60)
+"""
+
+
 def burn(seconds: float) -> None:
     until = time.thread_time() + seconds
     while time.thread_time() < until:
@@ -151,20 +168,7 @@ def test_live_and_execed_children_count_while_they_run() -> None:
 
 @LINUX
 def test_a_double_forked_child_counts_once_it_was_seen() -> None:
-    script = "\n".join(
-        [
-            "import os, sys, time",
-            "if os.fork():",
-            "    sys.stdin.read(1); os._exit(0)",
-            "print(os.getpid(), flush=True)",
-            "parent = os.getppid()",
-            "while os.getppid() == parent: time.sleep(0.001)",
-            "end = time.process_time() + 0.15",
-            "while time.process_time() < end: pass",
-            "print('done', flush=True)",
-            "time.sleep(60)",
-        ]
-    )
+    script = DOUBLE_FORK
     reader = ProcessTreeUsage()
     child = subprocess.Popen([sys.executable, "-S", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdin is not None

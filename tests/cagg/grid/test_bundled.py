@@ -39,7 +39,7 @@ def hour(month, hour_of_day, minutes=60, year=2026):
         ("SE-SE1", 2, 0, 14_754, 17_660),
     ],
 )
-def test_cells_are_means_and_percentiles_of_2022(code, month, hour_of_day, mean, p95):
+def test_cells_are_means_and_percentiles_of_2022(code, month, hour_of_day, mean, p95) -> None:
     climatology = ClimatologyProvider(clock=CLOCK)
     window = hour(month, hour_of_day)
     series = climatology.fetch(Zone(provider="climatology", code=code), window)
@@ -51,11 +51,12 @@ def test_cells_are_means_and_percentiles_of_2022(code, month, hour_of_day, mean,
     assert series.licence.startswith("ODbL-1.0")
 
 
-def test_hours_are_utc_and_whole():
+def test_hours_are_utc_and_whole() -> None:
     climatology = ClimatologyProvider(clock=CLOCK)
     gb = zone("climatology:GB")
     window = Window(
-        start=datetime.fromisoformat("2026-07-01T00:30:00+02:00"), end=datetime.fromisoformat("2026-07-01T01:30:00+02:00")
+        start=datetime.fromisoformat("2026-07-01T00:30:00+02:00"),
+        end=datetime.fromisoformat("2026-07-01T01:30:00+02:00"),
     )
     points = climatology.fetch(gb, window).points
     assert [point.window.start.hour for point in points] == [22, 23]
@@ -65,7 +66,7 @@ def test_hours_are_utc_and_whole():
     )
 
 
-def test_the_percentile_is_the_highest_of_the_hours_until_the_deadline():
+def test_the_percentile_is_the_highest_of_the_hours_until_the_deadline() -> None:
     climatology = ClimatologyProvider(clock=CLOCK)
     night = Window(start=datetime(2026, 3, 31, 20, 10, tzinfo=UTC), end=datetime(2026, 4, 1, 3, tzinfo=UTC))
     cells = [climatology.percentile_95(zone("climatology:DE"), hour(3, number)) for number in (20, 21, 22, 23)]
@@ -73,7 +74,7 @@ def test_the_percentile_is_the_highest_of_the_hours_until_the_deadline():
     assert climatology.percentile_95(zone("climatology:DE"), night) == max(cells)
 
 
-def test_a_whole_year_has_every_cell_and_leap_days():
+def test_a_whole_year_has_every_cell_and_leap_days() -> None:
     climatology = ClimatologyProvider(clock=CLOCK)
     year = Window(start=datetime(2024, 1, 1, tzinfo=UTC), end=datetime(2025, 1, 1, tzinfo=UTC))
     for entry in climatology.zones():
@@ -85,7 +86,7 @@ def test_a_whole_year_has_every_cell_and_leap_days():
 
 
 @pytest.mark.parametrize("name", ["climatology:IT", "neso:GB", "climatology:de"])
-def test_the_climatology_refuses_other_zones(name):
+def test_the_climatology_refuses_other_zones(name) -> None:
     climatology = ClimatologyProvider(clock=CLOCK)
     with pytest.raises(IntensityUnavailable, match="16 zones"):
         climatology.fetch(zone(name), hour(1, 1))
@@ -93,7 +94,7 @@ def test_the_climatology_refuses_other_zones(name):
         climatology.percentile_95(zone(name), hour(1, 1))
 
 
-def test_a_yearly_average_is_one_flat_point():
+def test_a_yearly_average_is_one_flat_point() -> None:
     yearly = YearlyProvider(clock=CLOCK)
     window = hour(3, 18, minutes=7 * 24 * 60)
     series = yearly.fetch(zone("yearly:DEU"), window)
@@ -105,12 +106,12 @@ def test_a_yearly_average_is_one_flat_point():
 
 
 @pytest.mark.parametrize("name", ["yearly:DE", "yearly:XXX", "climatology:DE"])
-def test_yearly_refuses_what_is_no_alpha_3_code(name):
+def test_yearly_refuses_what_is_no_alpha_3_code(name) -> None:
     with pytest.raises(IntensityUnavailable, match="alpha-3"):
         YearlyProvider(clock=CLOCK).fetch(zone(name), hour(1, 1))
 
 
-def test_every_country_has_both_codes_and_a_plausible_figure():
+def test_every_country_has_both_codes_and_a_plausible_figure() -> None:
     text = (files("cagg.grid") / "data" / "yearly_owid.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(text.splitlines()))
     assert len(rows) == 213
@@ -119,7 +120,7 @@ def test_every_country_has_both_codes_and_a_plausible_figure():
     assert all(0 <= int(row["milligrams_per_kwh"]) < 1_500_000 for row in rows)
 
 
-def test_every_data_file_names_its_licence():
+def test_every_data_file_names_its_licence() -> None:
     folder = files("cagg.grid") / "data"
     notice = (folder / "LICENSES.md").read_text(encoding="utf-8")
     for file in folder.iterdir():

@@ -54,7 +54,7 @@ def full(clock, *script):
 # ---- live and cached ----------------------------------------------------------------------------------------------
 
 
-def test_live_first_and_the_answer_is_to_be_cached(clock):
+def test_live_first_and_the_answer_is_to_be_cached(clock) -> None:
     answer = full(clock, day()).forecast(GB, NIGHT)
     assert (answer.quality, answer.steps, answer.age) == (GridQuality.LIVE, (), timedelta(0))
     assert unpack(answer.fetched) == answer.series
@@ -62,13 +62,13 @@ def test_live_first_and_the_answer_is_to_be_cached(clock):
     assert answer.horizon == BLOCK + timedelta(hours=48)
 
 
-def test_a_source_is_asked_for_all_it_has(clock):
+def test_a_source_is_asked_for_all_it_has(clock) -> None:
     provider = neso(clock, day())
     Chain(providers=[provider], clock=clock).forecast(GB, NIGHT)
     assert provider.calls == [(GB, Window(start=NOW, end=NOW + timedelta(hours=48)))]
 
 
-def test_a_fresh_cache_spares_the_network(clock):
+def test_a_fresh_cache_spares_the_network(clock) -> None:
     provider = neso(clock, DOWN)
     chain = Chain(providers=[provider], clock=clock)
     row = cached(clock, 0.25)
@@ -79,28 +79,28 @@ def test_a_fresh_cache_spares_the_network(clock):
     assert provider.calls == []
 
 
-def test_an_old_cache_is_replaced(clock):
+def test_an_old_cache_is_replaced(clock) -> None:
     provider = neso(clock, day())
     answer = Chain(providers=[provider], clock=clock).forecast(GB, NIGHT, [cached(clock, 0.5)])
     assert answer.quality is GridQuality.LIVE
     assert len(provider.calls) == 1
 
 
-def test_a_window_beyond_the_horizon_is_answered_as_far_as_it_goes(clock):
+def test_a_window_beyond_the_horizon_is_answered_as_far_as_it_goes(clock) -> None:
     week = Window(start=NOW, end=NOW + timedelta(days=7))
     answer = full(clock, day()).forecast(GB, week)
     assert answer.quality is GridQuality.LIVE
     assert answer.horizon == BLOCK + timedelta(hours=48)
 
 
-def test_a_local_source_is_not_cached(clock):
+def test_a_local_source_is_not_cached(clock) -> None:
     chain = Chain(providers=[neso(clock, day(), local=True)], clock=clock)
     answer = chain.forecast(GB, NIGHT)
     assert (answer.quality, answer.fetched) == (GridQuality.LIVE, None)
     assert chain.cache_keys(GB) == ()
 
 
-def test_cache_keys_are_the_providers_own_names(clock):
+def test_cache_keys_are_the_providers_own_names(clock) -> None:
     chain = full(clock, day())
     assert chain.cache_keys(GB) == (("neso", "neso:GB"),)
     assert chain.cache_keys(Zone(provider="climatology", code="GB")) == (("neso", "neso:GB"),)
@@ -110,7 +110,7 @@ def test_cache_keys_are_the_providers_own_names(clock):
 # ---- at 3 am ------------------------------------------------------------------------------------------------------
 
 
-def test_down_with_a_cache_the_last_forecast_up_to_a_day_old(clock):
+def test_down_with_a_cache_the_last_forecast_up_to_a_day_old(clock) -> None:
     row = cached(clock, 23.9)
     answer = full(clock, DOWN).forecast(GB, NIGHT, [cached(clock, 24.5), row])
     assert answer.quality is GridQuality.STALE
@@ -120,7 +120,7 @@ def test_down_with_a_cache_the_last_forecast_up_to_a_day_old(clock):
     assert answer.fetched is None
 
 
-def test_down_without_a_cache_the_climatology(clock):
+def test_down_without_a_cache_the_climatology(clock) -> None:
     answer = full(clock, DOWN).forecast(GB, NIGHT, [cached(clock, 24.1)])
     assert answer.quality is GridQuality.CLIMATOLOGY
     assert str(answer.series.zone) == "climatology:GB"
@@ -129,7 +129,7 @@ def test_down_without_a_cache_the_climatology(clock):
     assert mean_over(answer.series, NIGHT).coverage == 1
 
 
-def test_down_where_only_a_yearly_average_is_known(clock):
+def test_down_where_only_a_yearly_average_is_known(clock) -> None:
     italy = Zone(provider="yearly", code="ITA")
     answer = full(clock, DOWN).forecast(italy, NIGHT)
     assert answer.quality is GridQuality.YEARLY
@@ -137,19 +137,19 @@ def test_down_where_only_a_yearly_average_is_known(clock):
     assert answer.steps == ("neso: knows nothing of yearly:ITA", "climatology: knows nothing of yearly:ITA")
 
 
-def test_down_with_nothing_left(clock):
+def test_down_with_nothing_left(clock) -> None:
     answer = Chain(providers=[neso(clock, DOWN)], clock=clock).forecast(GB, NIGHT)
     assert (answer.quality, answer.series, answer.age, answer.horizon) == (GridQuality.NONE, None, None, None)
     assert answer.steps == (f"neso: {DOWN}", "neso: no forecast of neso:GB is cached")
 
 
-def test_yesterdays_cache_that_ends_before_the_window_is_no_answer(clock):
+def test_yesterdays_cache_that_ends_before_the_window_is_no_answer(clock) -> None:
     old = pack(day(1, 2, 3, start=BLOCK - timedelta(hours=20), fetched_at=NOW - timedelta(hours=20)))
     answer = full(clock, DOWN).forecast(GB, NIGHT, [old])
     assert answer.quality is GridQuality.CLIMATOLOGY
 
 
-def test_the_second_live_source_before_any_cache(clock):
+def test_the_second_live_source_before_any_cache(clock) -> None:
     second = FakeProvider(
         series_of(*range(50), start=BLOCK, zone=Zone(provider="mine", code="GB"), convention=OTHER),
         clock=clock,
@@ -164,20 +164,22 @@ def test_the_second_live_source_before_any_cache(clock):
 
 
 @pytest.mark.parametrize("error", [DOWN, ConfigurationError("c."), InvalidInput("i.")])
-def test_no_error_of_a_source_reaches_the_gate(clock, error):
+def test_no_error_of_a_source_reaches_the_gate(clock, error) -> None:
     assert full(clock, error).forecast(GB, NIGHT).quality is GridQuality.CLIMATOLOGY
 
 
 @pytest.mark.parametrize(
-    "wrong", [replace(day(), zone=Zone(provider="neso", code="GB-13")), day(convention=OTHER)], ids=["zone", "convention"]
+    "wrong",
+    [replace(day(), zone=Zone(provider="neso", code="GB-13")), day(convention=OTHER)],
+    ids=["zone", "convention"],
 )
-def test_an_answer_about_something_else_is_passed_over(clock, wrong):
+def test_an_answer_about_something_else_is_passed_over(clock, wrong) -> None:
     answer = full(clock, wrong).forecast(GB, NIGHT)
     assert answer.quality is GridQuality.CLIMATOLOGY
     assert "instead of neso:GB" in answer.steps[0]
 
 
-def test_damaged_foreign_and_future_rows_are_passed_over(clock):
+def test_damaged_foreign_and_future_rows_are_passed_over(clock) -> None:
     good = cached(clock, 3)
     rows = [
         replace(cached(clock, 1), data=b"{}"),
@@ -190,10 +192,12 @@ def test_damaged_foreign_and_future_rows_are_passed_over(clock):
     answer = full(clock, DOWN).forecast(GB, NIGHT, rows)
     assert answer.quality is GridQuality.STALE
     assert answer.series == unpack(good)
-    assert sum(step.startswith("cache: ") for step in answer.steps) == 2
+    assert [step for step in answer.steps if step.startswith("cache: ")] == [
+        "cache: the cached series of neso:GB does not match its digest and is ignored; fetch it again."
+    ]
 
 
-def test_a_slow_failure_is_not_repeated_at_once(clock):
+def test_a_slow_failure_is_not_repeated_at_once(clock) -> None:
     provider = neso(clock, DOWN, delay_seconds=10)
     chain = Chain(providers=[provider, ClimatologyProvider(clock=clock)], clock=clock)
     chain.forecast(GB, NIGHT)
@@ -206,13 +210,13 @@ def test_a_slow_failure_is_not_repeated_at_once(clock):
     assert chain.forecast(GB, NIGHT).quality is GridQuality.LIVE
 
 
-def test_a_quick_failure_is_tried_again_at_once(clock):
+def test_a_quick_failure_is_tried_again_at_once(clock) -> None:
     chain = full(clock, DOWN, day())
     assert chain.forecast(GB, NIGHT).quality is GridQuality.CLIMATOLOGY
     assert chain.forecast(GB, NIGHT).quality is GridQuality.LIVE
 
 
-def test_what_other_sources_know_comes_along_without_the_network(clock):
+def test_what_other_sources_know_comes_along_without_the_network(clock) -> None:
     answer = full(clock, day()).forecast(GB, NIGHT)
     assert [str(series.zone) for series in answer.extra] == ["climatology:GB", "yearly:GBR"]
     down = full(clock, DOWN).forecast(Zone(provider="climatology", code="DE"), NIGHT)
@@ -225,7 +229,7 @@ def test_what_other_sources_know_comes_along_without_the_network(clock):
 PAST = Window(start=BLOCK - timedelta(hours=3), end=BLOCK - timedelta(hours=1))
 
 
-def test_a_price_comes_from_joined_vintages_of_one_provider(clock):
+def test_a_price_comes_from_joined_vintages_of_one_provider(clock) -> None:
     start = PAST.start
     older = pack(day(1, 2, start=start, fetched_at=start))
     newer = pack(day(20, 30, 40, start=start + timedelta(minutes=30), fetched_at=start + timedelta(minutes=31)))
@@ -236,7 +240,7 @@ def test_a_price_comes_from_joined_vintages_of_one_provider(clock):
     assert provider.calls == []
 
 
-def test_a_price_that_the_cache_does_not_cover_is_fetched(clock):
+def test_a_price_that_the_cache_does_not_cover_is_fetched(clock) -> None:
     actual = day(5, 6, 7, 8, start=PAST.start, kind=IntensityKind.ESTIMATED)
     provider = neso(clock, actual)
     partial = pack(day(1, start=PAST.start, fetched_at=PAST.start))
@@ -246,14 +250,14 @@ def test_a_price_that_the_cache_does_not_cover_is_fetched(clock):
     assert answer.series.kind is IntensityKind.ESTIMATED
 
 
-def test_half_a_price_is_no_price(clock):
+def test_half_a_price_is_no_price(clock) -> None:
     provider = neso(clock, day(5, None, 7, 8, start=PAST.start))
     answer = Chain(providers=[provider], clock=clock, use=Use.ACCOUNTING).lookup(GB, PAST)
     assert answer.quality is GridQuality.NONE
     assert "knows only 75.0%" in answer.steps[0]
 
 
-def test_a_chain_of_several_conventions_may_steer_but_not_price(clock):
+def test_a_chain_of_several_conventions_may_steer_but_not_price(clock) -> None:
     providers = [neso(clock, day()), ClimatologyProvider(clock=clock)]
     with pytest.raises(ConfigurationError, match=r"average/direct/co2\).*average/unknown/co2e"):
         Chain(providers=providers, clock=clock, use=Use.ACCOUNTING)
@@ -263,7 +267,7 @@ def test_a_chain_of_several_conventions_may_steer_but_not_price(clock):
         accounting_providers(providers, declared=True)
 
 
-def test_the_homogeneous_start_prices(clock):
+def test_the_homogeneous_start_prices(clock) -> None:
     providers = [neso(clock, day()), ClimatologyProvider(clock=clock), YearlyProvider(clock=clock)]
     assert accounting_providers(providers, declared=False) == ("neso",)
     assert accounting_providers(providers[1:2], declared=True) == ("climatology",)
@@ -275,7 +279,7 @@ def test_the_homogeneous_start_prices(clock):
     assert accounting_providers([providers[0], twin, providers[1]], declared=False) == ("neso", "twin")
 
 
-def test_refresh_asks_the_source_and_nothing_else(clock):
+def test_refresh_asks_the_source_and_nothing_else(clock) -> None:
     provider = neso(clock, day(), DOWN)
     chain = Chain(providers=[provider, ClimatologyProvider(clock=clock)], clock=clock)
     assert chain.refresh(GB, NIGHT).quality is GridQuality.LIVE
@@ -287,14 +291,14 @@ def test_refresh_asks_the_source_and_nothing_else(clock):
 # ---- construction -------------------------------------------------------------------------------------------------
 
 
-def test_chains_that_make_no_sense(clock):
+def test_chains_that_make_no_sense(clock) -> None:
     with pytest.raises(ConfigurationError, match="at least one provider"):
         Chain(providers=[], clock=clock)
     with pytest.raises(ConfigurationError, match="twice"):
         Chain(providers=[neso(clock), neso(clock)], clock=clock)
 
 
-def test_a_zone_that_no_provider_knows(clock):
+def test_a_zone_that_no_provider_knows(clock) -> None:
     chain = full(clock, day())
     chain.require(GB)
     chain.require(Zone(provider="climatology", code="DE"))
@@ -305,7 +309,7 @@ def test_a_zone_that_no_provider_knows(clock):
 # ---- the price of holds -------------------------------------------------------------------------------------------
 
 
-def test_holds_are_priced_at_the_95th_percentile_of_the_climatology(clock):
+def test_holds_are_priced_at_the_95th_percentile_of_the_climatology(clock) -> None:
     chain = Chain(providers=[neso(clock, day())], clock=clock)
     price, basis = chain.planning_intensity(GB, NIGHT, day())
     expected = ClimatologyProvider(clock=clock).percentile_95(Zone(provider="climatology", code="GB"), NIGHT)
@@ -315,7 +319,7 @@ def test_holds_are_priced_at_the_95th_percentile_of_the_climatology(clock):
     assert london == expected
 
 
-def test_holds_elsewhere_are_priced_at_the_forecasts_maximum_or_twice_the_year(clock):
+def test_holds_elsewhere_are_priced_at_the_forecasts_maximum_or_twice_the_year(clock) -> None:
     chain = full(clock, day())
     mine = Zone(provider="mine", code="X")
     series = series_of(5, 9, 7, start=BLOCK, zone=mine)

@@ -54,7 +54,7 @@ def values(series):
 # ---- recorded -----------------------------------------------------------------------------------------------------
 
 
-def test_a_recorded_forecast_is_read_whole(service, recorded):
+def test_a_recorded_forecast_is_read_whole(service, recorded) -> None:
     answers = service(recorded("national_fw48h_2023-03-14T0301Z.json"))
     series = provider(answers).fetch(GB, Window(start=NOW, end=NOW + timedelta(hours=72)))
     assert answers.paths == ["/intensity/2023-03-14T03:01Z/fw48h"]
@@ -67,14 +67,14 @@ def test_a_recorded_forecast_is_read_whole(service, recorded):
     assert "CC-BY-4.0" in series.licence
 
 
-def test_only_what_overlaps_the_window_is_returned(service, recorded):
+def test_only_what_overlaps_the_window_is_returned(service, recorded) -> None:
     series = provider(service(recorded("national_fw48h_2023-03-14T0301Z.json"))).fetch(GB, NIGHT)
     assert series.points[0].window.contains(NIGHT.start)
     assert series.points[-1].window.start < NIGHT.end <= series.points[-1].window.end
 
 
 @pytest.mark.parametrize("as_list", [False, True])
-def test_a_region_comes_as_object_or_list(service, recorded, as_list):
+def test_a_region_comes_as_object_or_list(service, recorded, as_list) -> None:
     document = recorded("regional_fw48h_regionid_1_2023-03-13T1231Z_excerpt.json")
     if as_list:
         document["data"] = [document["data"]]
@@ -86,7 +86,7 @@ def test_a_region_comes_as_object_or_list(service, recorded, as_list):
     assert series.zone == NORTH_SCOTLAND
 
 
-def test_a_region_is_found_in_a_list_of_all_regions(service, recorded):
+def test_a_region_is_found_in_a_list_of_all_regions(service, recorded) -> None:
     document = recorded("doc_regional_current.json")
     now = datetime(2018, 1, 20, 12, 10, tzinfo=UTC)
     window = Window(start=now, end=now + timedelta(minutes=5))
@@ -96,7 +96,7 @@ def test_a_region_is_found_in_a_list_of_all_regions(service, recorded):
         provider(service(document), now).fetch(NORTH_SCOTLAND, window)
 
 
-def test_sync_and_async_agree(service, recorded):
+def test_sync_and_async_agree(service, recorded) -> None:
     document = recorded("national_fw48h_2023-03-14T0301Z.json")
     one = provider(service(document)).fetch(GB, NIGHT)
     other = asyncio.run(provider(service(document)).fetch_async(GB, NIGHT))
@@ -115,7 +115,7 @@ def test_sync_and_async_agree(service, recorded):
         (59, "/intensity/2023-03-14T03:31Z/fw48h"),
     ],
 )
-def test_the_address_stays_the_same_for_half_an_hour(service, minute, path):
+def test_the_address_stays_the_same_for_half_an_hour(service, minute, path) -> None:
     now = NOW.replace(minute=minute)
     answers = service(blocks(now.replace(minute=minute - minute % 30), (1, None), (2, None)))
     for start in (now, now + timedelta(minutes=5)):
@@ -123,7 +123,7 @@ def test_the_address_stays_the_same_for_half_an_hour(service, minute, path):
     assert answers.paths == [path, path]
 
 
-def test_the_past_is_asked_by_range(service):
+def test_the_past_is_asked_by_range(service) -> None:
     start = datetime(2023, 3, 13, 20, 10, tzinfo=UTC)
     answers = service(blocks(datetime(2023, 3, 13, 20, tzinfo=UTC), (90, 80), (91, 81), (92, 82)))
     series = provider(answers).fetch(GB, Window(start=start, end=start + timedelta(minutes=65)))
@@ -132,7 +132,7 @@ def test_the_past_is_asked_by_range(service):
     assert series.kind is IntensityKind.ESTIMATED
 
 
-def test_a_long_past_is_asked_in_parts_with_pauses(service):
+def test_a_long_past_is_asked_in_parts_with_pauses(service) -> None:
     start = datetime(2023, 2, 1, tzinfo=UTC)
 
     def answer(request):
@@ -151,7 +151,7 @@ def test_a_long_past_is_asked_in_parts_with_pauses(service):
         neso.fetch(GB, Window(start=start - timedelta(days=300), end=start))
 
 
-def test_after_the_horizon_nothing_is_asked(service):
+def test_after_the_horizon_nothing_is_asked(service) -> None:
     answers = service(RuntimeError("asked"))
     start = NOW + timedelta(hours=49)
     with pytest.raises(IntensityUnavailable, match="48 hours"):
@@ -159,7 +159,7 @@ def test_after_the_horizon_nothing_is_asked(service):
     assert answers.requests == []
 
 
-def test_nothing_secret_and_no_redirect(service):
+def test_nothing_secret_and_no_redirect(service) -> None:
     answers = service(httpx.Response(302, headers={"location": "https://elsewhere.example/"}))
     with pytest.raises(IntensityUnavailable, match="redirects"):
         provider(answers).fetch(GB, NIGHT)
@@ -170,7 +170,7 @@ def test_nothing_secret_and_no_redirect(service):
 # ---- gaps and kinds -----------------------------------------------------------------------------------------------
 
 
-def test_actuals_where_there_are_some_and_the_weakest_label(service):
+def test_actuals_where_there_are_some_and_the_weakest_label(service) -> None:
     start = datetime(2023, 3, 14, 2, tzinfo=UTC)
     answers = service(blocks(start, (70, 65), (71, 66), (72, None), (73, None)))
     series = provider(answers).fetch(GB, Window(start=start, end=start + timedelta(hours=2)))
@@ -178,7 +178,7 @@ def test_actuals_where_there_are_some_and_the_weakest_label(service):
     assert series.kind is IntensityKind.FORECAST
 
 
-def test_what_the_service_leaves_out_stays_a_gap(service):
+def test_what_the_service_leaves_out_stays_a_gap(service) -> None:
     start = NOW.replace(minute=0)
     document = blocks(start, (70, None), (None, None), (72, None))
     document["data"][2]["intensity"] = None
@@ -188,7 +188,7 @@ def test_what_the_service_leaves_out_stays_a_gap(service):
         provider(service(blocks(start, (None, None)))).fetch(GB, NIGHT)
 
 
-def test_repeated_and_unordered_blocks_are_put_right(service):
+def test_repeated_and_unordered_blocks_are_put_right(service) -> None:
     start = NOW.replace(minute=0)
     document = blocks(start - timedelta(minutes=30), (69, None), (70, None), (71, None))
     document["data"] = [document["data"][2], *document["data"], copy.deepcopy(document["data"][1])]
@@ -227,7 +227,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("document", "words"), WRONG, ids=[words for _, words in WRONG])
-def test_an_answer_that_is_not_what_was_asked_is_no_answer(service, document, words):
+def test_an_answer_that_is_not_what_was_asked_is_no_answer(service, document, words) -> None:
     answers = service(httpx.Response(200, text=json.dumps(document)))
     with pytest.raises(IntensityUnavailable, match=words):
         provider(answers).fetch(GB, NIGHT)
@@ -235,7 +235,7 @@ def test_an_answer_that_is_not_what_was_asked_is_no_answer(service, document, wo
         asyncio.run(provider(answers).fetch_async(GB, NIGHT))
 
 
-def test_another_region_is_no_answer(service, recorded):
+def test_another_region_is_no_answer(service, recorded) -> None:
     document = recorded("regional_fw48h_regionid_1_2023-03-13T1231Z_excerpt.json")
     now = datetime(2023, 3, 13, 12, 40, tzinfo=UTC)
     window = Window(start=now, end=now + timedelta(hours=3))
@@ -246,7 +246,7 @@ def test_another_region_is_no_answer(service, recorded):
         provider(service(national)).fetch(NORTH_SCOTLAND, NIGHT)
 
 
-def test_a_zone_of_somebody_else_is_not_asked_for(service):
+def test_a_zone_of_somebody_else_is_not_asked_for(service) -> None:
     answers = service(RuntimeError("asked"))
     with pytest.raises(IntensityUnavailable, match="see `cagg zones`"):
         provider(answers).fetch(Zone(provider="climatology", code="GB"), NIGHT)
@@ -259,22 +259,31 @@ def test_a_zone_of_somebody_else_is_not_asked_for(service):
 
 @pytest.mark.parametrize(
     ("fetched", "until"),
-    [((3, 0), (3, 1)), ((3, 1), (3, 31)), ((3, 12), (3, 31)), ((3, 30), (3, 31)), ((3, 31), (4, 1)), ((23, 45), (24, 1))],
+    [
+        ((3, 0), (3, 1)),
+        ((3, 1), (3, 31)),
+        ((3, 12), (3, 31)),
+        ((3, 30), (3, 31)),
+        ((3, 31), (4, 1)),
+        ((23, 45), (24, 1)),
+    ],
 )
-def test_an_answer_is_fresh_until_the_next_edition(service, fetched, until):
+def test_an_answer_is_fresh_until_the_next_edition(service, fetched, until) -> None:
     day = datetime(2023, 3, 14, tzinfo=UTC)
     neso = provider(service({}))
     expected = day + timedelta(hours=until[0], minutes=until[1])
     assert neso.fresh_until(day + timedelta(hours=fetched[0], minutes=fetched[1])) == expected
 
 
-@pytest.mark.parametrize("url", ["", "api.carbonintensity.org.uk", "ftp://x", "https://", "http://x:port", "https://x/?a=1"])
-def test_an_unusable_address_is_refused_at_once(url):
+@pytest.mark.parametrize(
+    "url", ["", "api.carbonintensity.org.uk", "ftp://x", "https://", "http://x:port", "https://x/?a=1"]
+)
+def test_an_unusable_address_is_refused_at_once(url) -> None:
     with pytest.raises(ConfigurationError, match=r"grid\.neso\.url"):
         NesoProvider(clock=ManualClock(NOW), base_url=url)
 
 
 @pytest.mark.parametrize("policy", [{"timeout_seconds": 0}, {"total_seconds": float("inf")}, {"attempts": 0}])
-def test_an_unusable_limit_is_refused_at_once(policy):
+def test_an_unusable_limit_is_refused_at_once(policy) -> None:
     with pytest.raises(ConfigurationError):
         HttpPolicy(**policy)

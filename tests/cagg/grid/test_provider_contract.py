@@ -79,7 +79,7 @@ class TestNesoRegion(TestNeso):
 # ---- the registry -------------------------------------------------------------------------------------------------
 
 
-def test_every_name_builds_a_provider_of_that_name(tmp_path):
+def test_every_name_builds_a_provider_of_that_name(tmp_path) -> None:
     file = tmp_path / "my-trace.csv"
     file.write_text("start,g_per_kwh\n2023-03-14T00:00Z,1\n2023-03-14T06:00Z,2\n", encoding="utf-8")
     settings = GridSettings(trace_file=file, trace_scale=60.0, trace_anchor=NOW, trace_name="named")
@@ -100,6 +100,6 @@ def test_every_name_builds_a_provider_of_that_name(tmp_path):
         (["trace"], r"grid\.trace\.file"),
     ],
 )
-def test_names_that_cannot_be_built(names, words):
+def test_names_that_cannot_be_built(names, words) -> None:
     with pytest.raises(ConfigurationError, match=words):
         build_providers(names, GridSettings(), ManualClock(NOW))

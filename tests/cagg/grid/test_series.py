@@ -84,7 +84,7 @@ def random_series(draw):
 # ---- means --------------------------------------------------------------------------------------------------------
 
 
-def test_mean_is_weighted_by_time_over_fractional_overlaps():
+def test_mean_is_weighted_by_time_over_fractional_overlaps() -> None:
     series = series_of(100, 400, 100, start=START)
     mean = mean_over(series, window(20, 50))  # 10 min at 100, 20 min at 400
     assert milligrams(mean.intensity) == 300_000
@@ -94,7 +94,7 @@ def test_mean_is_weighted_by_time_over_fractional_overlaps():
     assert milligrams(mean_over(irregular((0, 1, 0), (1, 2, 0.001)), window(0, 2)).intensity) == 1  # exactly half
 
 
-def test_a_gap_is_never_interpolated_over():
+def test_a_gap_is_never_interpolated_over() -> None:
     series = series_of(100, None, 300, start=START)
     mean = mean_over(series, window(0, 90))
     assert mean.intensity is None
@@ -106,7 +106,7 @@ def test_a_gap_is_never_interpolated_over():
     assert milligrams(require_mean(series, window(60, 90))) == 300_000
 
 
-def test_a_window_past_the_end_is_not_covered():
+def test_a_window_past_the_end_is_not_covered() -> None:
     series = series_of(100, start=START)
     assert mean_over(series, window(15, 45)).coverage == Fraction(1, 2)
     assert mean_over(series, window(-10, 10)).intensity is None
@@ -115,7 +115,7 @@ def test_a_window_past_the_end_is_not_covered():
 
 
 @given(random_series(), st.integers(-60, 200), st.integers(1, 120))
-def test_mean_equals_the_sum_over_single_minutes(series, first, length):
+def test_mean_equals_the_sum_over_single_minutes(series, first, length) -> None:
     asked = window(first, first + length)
     cells = []
     for minute in range(first, first + length):
@@ -133,7 +133,7 @@ def test_mean_equals_the_sum_over_single_minutes(series, first, length):
     assert milligrams(maximum(series, asked)) == max(known, default=None)
 
 
-def test_percentiles_are_values_of_the_series_weighted_by_time():
+def test_percentiles_are_values_of_the_series_weighted_by_time() -> None:
     series = irregular((0, 95, 100), (95, 100, 900))
     whole = window(0, 100)
     assert milligrams(percentile(series, whole, percent=95)) == 100_000
@@ -148,13 +148,13 @@ def test_percentiles_are_values_of_the_series_weighted_by_time():
 # ---- cutting and joining ------------------------------------------------------------------------------------------
 
 
-def test_clip_cuts_points_at_the_window():
+def test_clip_cuts_points_at_the_window() -> None:
     series = clip(series_of(1, 2, 3, start=START), window(10, 70))
     assert [point.window for point in series.points] == [window(10, 30), window(30, 60), window(60, 70)]
     assert clip(series, window(500, 600)).points == ()
 
 
-def test_merge_fills_gaps_and_ends_from_the_older_series():
+def test_merge_fills_gaps_and_ends_from_the_older_series() -> None:
     newer = series_of(10, None, 30, start=at(30), fetched_at=at(31))
     older = series_of(1, 2, 3, 4, 5, start=START, fetched_at=at(1))
     joined = merge(newer, older)
@@ -164,7 +164,7 @@ def test_merge_fills_gaps_and_ends_from_the_older_series():
 
 
 @given(random_series(), random_series())
-def test_merge_knows_exactly_what_either_knows(one, other):
+def test_merge_knows_exactly_what_either_knows(one, other) -> None:
     joined = merge(one, other)
     for minute in range(-40, 420, 7):
         asked = window(minute, minute + 1)
@@ -180,7 +180,7 @@ def test_merge_knows_exactly_what_either_knows(one, other):
         series_of(1, start=START, convention=Convention(signal=Signal.AVERAGE, basis=Basis.DIRECT, gas=Gas.CO2E)),
     ],
 )
-def test_merge_refuses_series_that_mean_something_else(other):
+def test_merge_refuses_series_that_mean_something_else(other) -> None:
     with pytest.raises(InvalidInput, match="cannot be joined"):
         merge(series_of(1, start=START), other)
 
@@ -188,7 +188,7 @@ def test_merge_refuses_series_that_mean_something_else(other):
 # ---- energy -------------------------------------------------------------------------------------------------------
 
 
-def test_energy_is_split_at_the_boundaries_of_intensity():
+def test_energy_is_split_at_the_boundaries_of_intensity() -> None:
     slices = [
         ReadingSlice(window=window(20, 40), energy=Energy(millijoules=101)),
         ReadingSlice(window=window(40, 50), energy=Energy(millijoules=7)),
@@ -200,7 +200,7 @@ def test_energy_is_split_at_the_boundaries_of_intensity():
     ]
 
 
-def test_what_is_not_known_stays_without_a_price_and_in_one_piece():
+def test_what_is_not_known_stays_without_a_price_and_in_one_piece() -> None:
     slices = [ReadingSlice(window=window(-10, 100), energy=Energy(millijoules=1_100))]
     parts = slice_energy(slices, irregular((0, 10, 5), (20, 30, None), (40, 50, 6)))
     assert [(part.window, part.energy.millijoules, milligrams(part.intensity)) for part in parts] == [
@@ -214,8 +214,10 @@ def test_what_is_not_known_stays_without_a_price_and_in_one_piece():
     assert slice_energy([], None) == []
 
 
-@given(random_series(), st.integers(-60, 100), st.lists(st.tuples(st.integers(1, 50), st.integers(0, 10**9)), max_size=6))
-def test_no_millijoule_is_lost_or_made(series, first, parts):
+@given(
+    random_series(), st.integers(-60, 100), st.lists(st.tuples(st.integers(1, 50), st.integers(0, 10**9)), max_size=6)
+)
+def test_no_millijoule_is_lost_or_made(series, first, parts) -> None:
     slices, cursor = [], first
     for length, energy in parts:
         slices.append(ReadingSlice(window=window(cursor, cursor + length), energy=Energy(millijoules=energy)))
@@ -232,7 +234,7 @@ def test_no_millijoule_is_lost_or_made(series, first, parts):
 # ---- arrays and bytes ---------------------------------------------------------------------------------------------
 
 
-def test_arrays_keep_gaps_visible():
+def test_arrays_keep_gaps_visible() -> None:
     edges, values, known = to_arrays(irregular((0, 10, 5), (20, 30, None), (30, 31, 6)))
     base = int(START.timestamp() * 1_000)
     assert edges.tolist() == [base + 60_000 * minute for minute in (0, 10, 20, 30, 31)]
@@ -243,28 +245,37 @@ def test_arrays_keep_gaps_visible():
     assert [array.size for array in empty] == [0, 0, 0]
 
 
-def test_an_interval_shorter_than_a_millisecond_is_left_out():
+def test_an_interval_shorter_than_a_millisecond_is_left_out() -> None:
     tiny = timedelta(microseconds=300)
     points = tuple(
-        IntensityPoint(window=Window(start=START + n * tiny, end=START + (n + 1) * tiny), intensity=CarbonIntensity(milligrams_per_kwh=n))
+        IntensityPoint(
+            window=Window(start=START + n * tiny, end=START + (n + 1) * tiny),
+            intensity=CarbonIntensity(milligrams_per_kwh=n),
+        )
         for n in range(8)
     )
     series = IntensitySeries(
-        zone=Zone(provider="fake", code="GB"), points=points, convention=FAKE_CONVENTION, kind=IntensityKind.FORECAST,
-        source="fake", issued_at=None, fetched_at=START, licence="",
+        zone=Zone(provider="fake", code="GB"),
+        points=points,
+        convention=FAKE_CONVENTION,
+        kind=IntensityKind.FORECAST,
+        source="fake",
+        issued_at=None,
+        fetched_at=START,
+        licence="",
     )
     edges, values, _ = to_arrays(series)
     assert np.all(np.diff(edges) > 0)
     assert edges.size == values.size + 1
 
 
-def test_coverage_spans_what_is_known():
+def test_coverage_spans_what_is_known() -> None:
     assert coverage(irregular((0, 10, None), (10, 20, 5), (30, 40, 6), (40, 50, None))) == window(10, 40)
     assert coverage(series_of(None, start=START)) is None
 
 
 @given(random_series())
-def test_bytes_bring_the_same_series_back(series):
+def test_bytes_bring_the_same_series_back(series) -> None:
     data = encode_series(series)
     assert decode_series(data) == series
     assert encode_series(decode_series(data)) == data
@@ -272,11 +283,12 @@ def test_bytes_bring_the_same_series_back(series):
     assert len(series_digest(data)) == 64
 
 
-def test_bytes_are_the_same_for_ever():
+def test_bytes_are_the_same_for_ever() -> None:
     series = series_of(182.5, None, start=datetime(2026, 3, 1, tzinfo=UTC))
     assert encode_series(series) == (
         b'{"basis":"direct","fetched_us":1772323200000000,"format":"cagg/intensity-series/1","gas":"co2","issued_us":null,'
-        b'"kind":"forecast","licence":"CC0-1.0; made up for tests","points":[[1772323200000000,1772325000000000,182500],'
+        b'"kind":"forecast","licence":"CC0-1.0; made up for tests",'
+        b'"points":[[1772323200000000,1772325000000000,182500],'
         b'[1772325000000000,1772326800000000,null]],"signal":"average","source":"fake","zone":["fake","GB"]}'
     )
 
@@ -295,6 +307,6 @@ def test_bytes_are_the_same_for_ever():
         encode_series(series_of(1, start=START)).replace(b'"direct"', b'"nonsense"'),
     ],
 )
-def test_damaged_bytes_are_refused(damage):
+def test_damaged_bytes_are_refused(damage) -> None:
     with pytest.raises(InvalidInput):
         decode_series(damage)

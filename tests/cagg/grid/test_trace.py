@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -45,7 +46,7 @@ def rows_of(trace):
 # ---- the forms ----------------------------------------------------------------------------------------------------
 
 
-def test_the_documented_csv():
+def test_the_documented_csv() -> None:
     trace = parse(
         "# anything: else is a comment\n# name: my grid/1\n# area: GB\n# signal: marginal\n# basis: direct\n"
         "# gas: CO2\n# kind: forecast\n# issued: 2026-03-01T00:01+01:00\n# licence: CC0-1.0\n\n"
@@ -57,24 +58,24 @@ def test_the_documented_csv():
     assert str(trace.convention) == "marginal/direct/co2"
 
 
-def test_what_a_file_does_not_say():
+def test_what_a_file_does_not_say() -> None:
     trace = parse(lines("2026-03-01T00:00Z,1", "2026-03-01T00:05Z,2"))
     assert (trace.name, trace.area, trace.issued_at, trace.kind) == ("t", None, None, IntensityKind.DECLARED)
     convention = trace.convention
     assert (convention.signal, convention.basis, convention.gas) == (Signal.AVERAGE, Basis.UNKNOWN, Gas.CO2E)
 
 
-def test_an_end_column_a_byte_order_mark_and_any_column_order():
+def test_an_end_column_a_byte_order_mark_and_any_column_order() -> None:
     trace = parse("\ufeff" + lines("2026-03-01T02:00Z,5,2026-03-01T00:00Z", head="End, g_per_kWh ,START"))
     assert rows_of(trace) == [("00:00", "02:00", 5_000)]
 
 
-def test_a_missing_line_stays_a_gap():
+def test_a_missing_line_stays_a_gap() -> None:
     trace = parse(lines("2026-03-01T00:00Z,1", "2026-03-01T00:30Z,2", "2026-03-01T02:00Z,3"))
     assert rows_of(trace) == [("00:00", "00:30", 1_000), ("00:30", "01:00", 2_000), ("02:00", "02:30", 3_000)]
 
 
-def test_json_means_the_same():
+def test_json_means_the_same() -> None:
     document = {
         "name": "j",
         "basis": "life_cycle",
@@ -105,7 +106,9 @@ BAD = [
     (lines("2026-03-01T00:30Z,1", GOOD), "line 3: .*sort the file"),
     (lines(GOOD, "2026-03-01T00:30Z"), "line 3: 2 columns are named but 1 are given"),
     (
-        lines("2026-03-01T00:00Z,1,2026-03-01T00:40Z", "2026-03-01T00:30Z,2,2026-03-01T01:00Z", head="start,g_per_kwh,end"),
+        lines(
+            "2026-03-01T00:00Z,1,2026-03-01T00:40Z", "2026-03-01T00:30Z,2,2026-03-01T01:00Z", head="start,g_per_kwh,end"
+        ),
         "line 3: .*overlaps",
     ),
     (lines("2026-03-01T00:30Z,1,2026-03-01T00:30Z", head="start,g_per_kwh,end"), "line 2: .*before it starts"),
@@ -126,13 +129,13 @@ BAD = [
 
 
 @pytest.mark.parametrize(("text", "words"), BAD, ids=[words for _, words in BAD])
-def test_a_file_that_cannot_be_used_is_refused_by_line(text, words):
+def test_a_file_that_cannot_be_used_is_refused_by_line(text, words) -> None:
     with pytest.raises(ConfigurationError, match=words) as caught:
         parse(text)
     assert "t.csv" in str(caught.value)
 
 
-def test_files_that_cannot_be_read(tmp_path):
+def test_files_that_cannot_be_read(tmp_path) -> None:
     with pytest.raises(ConfigurationError, match=r"cannot be read.*grid\.trace\.file"):
         TraceProvider.from_file(tmp_path / "none.csv", clock=CLOCK)
     binary = tmp_path / "binary.csv"
@@ -146,8 +149,10 @@ def test_files_that_cannot_be_read(tmp_path):
 HALF_HOURS = lines(*(f"2023-03-14T{n // 2:02}:{n % 2 * 30:02}Z,{n}" for n in range(48)))
 
 
-def test_the_trace_begins_at_the_anchor_and_runs_faster():
-    trace = TraceProvider(parse("# issued: 2023-03-14T00:01Z\n" + HALF_HOURS), clock=CLOCK, time_scale=1_800, anchor=NOW)
+def test_the_trace_begins_at_the_anchor_and_runs_faster() -> None:
+    trace = TraceProvider(
+        parse("# issued: 2023-03-14T00:01Z\n" + HALF_HOURS), clock=CLOCK, time_scale=1_800, anchor=NOW
+    )
     window = Window(start=NOW, end=NOW + timedelta(hours=1))
     series = trace.fetch(Zone(provider="trace", code="t"), window)
     assert len(series.points) == 48
@@ -160,7 +165,7 @@ def test_the_trace_begins_at_the_anchor_and_runs_faster():
     assert series.source.startswith("trace t sha256:")
 
 
-def test_without_an_anchor_the_past_stays_the_past():
+def test_without_an_anchor_the_past_stays_the_past() -> None:
     trace = TraceProvider(parse(HALF_HOURS), clock=CLOCK)
     zone = Zone(provider="trace", code="t")
     day = datetime(2023, 3, 14, tzinfo=UTC)
@@ -172,13 +177,13 @@ def test_without_an_anchor_the_past_stays_the_past():
 
 
 @given(st.fractions(min_value="0.01", max_value=100_000), st.integers(0, 10**6))
-def test_intervals_still_meet_at_any_scale(scale, shift_ms):
+def test_intervals_still_meet_at_any_scale(scale, shift_ms) -> None:
     anchor = NOW + timedelta(milliseconds=shift_ms)
     trace = TraceProvider(parse(HALF_HOURS), clock=CLOCK, time_scale=scale, anchor=anchor)
     everything = Window(start=anchor - timedelta(days=1), end=anchor + timedelta(days=400))
     points = trace.fetch(Zone(provider="trace", code="t"), everything).points
     assert points[0].window.start == anchor
-    for before, after in zip(points, points[1:], strict=False):
+    for before, after in pairwise(points):
         assert before.window.end == after.window.start
         assert before.window.start.microsecond % 1_000 == 0
     length = timedelta(days=1) / float(scale)
@@ -186,12 +191,12 @@ def test_intervals_still_meet_at_any_scale(scale, shift_ms):
 
 
 @pytest.mark.parametrize("scale", [0, -1, 0.0, float("nan"), float("inf"), 1e12])
-def test_a_scale_that_leaves_nothing_is_refused(scale):
+def test_a_scale_that_leaves_nothing_is_refused(scale) -> None:
     with pytest.raises(ConfigurationError, match="time scale"):
         TraceProvider(parse(HALF_HOURS), clock=CLOCK, time_scale=scale, anchor=NOW)
 
 
-def test_a_trace_with_an_area_stands_for_it():
+def test_a_trace_with_an_area_stands_for_it() -> None:
     trace = TraceProvider(parse("# name: demo\n# area: GB\n" + HALF_HOURS), clock=CLOCK)
     assert str(resolve_zone("demo", ("trace",), more=trace.zones())) == "trace:demo"
     assert trace.zones()[0].area == "GB"
@@ -200,7 +205,7 @@ def test_a_trace_with_an_area_stands_for_it():
     assert renamed.zones()[0].area == "trace:other"
 
 
-def test_the_shipped_trace_is_the_recorded_forecast(recorded):
+def test_the_shipped_trace_is_the_recorded_forecast(recorded) -> None:
     data = (files("cagg.grid") / "data" / "trace_gb_2023-03-14.csv").read_bytes()
     trace = parse_trace(data, where="shipped", default_name="x")
     original = recorded("national_fw48h_2023-03-14T0301Z.json")["data"]

@@ -39,7 +39,7 @@ def entry(provider: str, code: str, area: str) -> ZoneEntry:
         ("mine:X", ("mine",), "mine:X"),
     ],
 )
-def test_names_resolve(text, providers, zone):
+def test_names_resolve(text, providers, zone) -> None:
     assert str(resolve_zone(text, providers)) == zone
 
 
@@ -51,23 +51,24 @@ def test_names_resolve(text, providers, zone):
         ("neso:GB-18", "neso:GB-1"),
         ("neso:DE", "unknown to neso"),
         ("nesso:GB", "no known provider"),
+        ("trace:x", r"set grid\.trace\.file"),
         ("Atlantis-42", "cagg zones"),
         ("", "unknown"),
         (":", "no known provider"),
         ("neso:", "unknown to neso"),
     ],
 )
-def test_unknown_names_are_refused_with_a_hint(text, words):
+def test_unknown_names_are_refused_with_a_hint(text, words) -> None:
     with pytest.raises(ZoneUnknown, match=words):
         resolve_zone(text, ALL)
 
 
-def test_a_name_known_elsewhere_says_where():
+def test_a_name_known_elsewhere_says_where() -> None:
     with pytest.raises(ZoneUnknown, match=r"known as climatology:ZA and yearly:ZAF.*grid\.steering"):
         resolve_zone("ZA", ("neso",))
 
 
-def test_one_name_for_two_places_is_ambiguous():
+def test_one_name_for_two_places_is_ambiguous() -> None:
     more = [entry("trace", "GB", "trace:GB")]
     with pytest.raises(ZoneUnknown, match="ambiguous; write trace:GB or neso:GB"):
         resolve_zone("GB", ("trace", "neso"), more=more)
@@ -75,7 +76,7 @@ def test_one_name_for_two_places_is_ambiguous():
     assert str(resolve_zone("GB", ("trace", "neso"), more=same)) == "trace:GB"
 
 
-def test_providers_names_of_one_area():
+def test_providers_names_of_one_area() -> None:
     gb = Zone(provider="neso", code="GB")
     assert str(equivalent_zone(gb, "climatology")) == "climatology:GB"
     assert str(equivalent_zone(gb, "yearly")) == "yearly:GBR"
@@ -88,7 +89,7 @@ def test_providers_names_of_one_area():
     assert equivalent_zone(Zone(provider="trace", code="x"), "yearly") is None
 
 
-def test_the_list_of_zones_is_complete_and_unambiguous():
+def test_the_list_of_zones_is_complete_and_unambiguous() -> None:
     assert [len(zones_of(name)) for name in ALL] == [18, 16, 213]
     zones = [item.zone for item in all_zones()]
     assert len(set(zones)) == len(zones)
@@ -111,5 +112,5 @@ def test_the_list_of_zones_is_complete_and_unambiguous():
         ("nowhere", False, ALL),
     ],
 )
-def test_default_providers_are_those_that_know_the_area(zone, has_trace, names):
+def test_default_providers_are_those_that_know_the_area(zone, has_trace, names) -> None:
     assert default_providers(zone, has_trace=has_trace) == names

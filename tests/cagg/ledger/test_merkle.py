@@ -125,8 +125,9 @@ def test_roots_agree_with_another_implementation() -> None:
     tree = other.InmemoryTree(algorithm="sha256")
     for number in range(200):
         tree.append_entry(str(number).encode())
+    root_at = tree.get_root if hasattr(tree, "get_root") else tree.get_state
     for size in range(1, 201):
-        assert tree.get_state(size) == root_of(LEAVES[:size])
+        assert root_at(size) == root_of(LEAVES[:size])
 
 
 # ---- proofs ---------------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def problems(draw):
 
 @settings(max_examples=600, deadline=None)
 @given(problems())
-def test_equals_brute_force_over_every_millisecond(problem):
+def test_equals_brute_force_over_every_millisecond(problem) -> None:
     edges, values, now, finish, duration = problem
     found = brute(edges, values, now, finish, duration)
     answer = plan(edges, values, now_ms=now, latest_finish_ms=finish, duration_ms=duration)
@@ -77,7 +77,7 @@ def test_equals_brute_force_over_every_millisecond(problem):
 
 @settings(max_examples=200, deadline=None)
 @given(problems(), st.integers(-(10**12), 10**12), st.integers(1, 10**6))
-def test_shift_and_scale_change_nothing_but_the_numbers(problem, shift, scale):
+def test_shift_and_scale_change_nothing_but_the_numbers(problem, shift, scale) -> None:
     edges, values, now, finish, duration = problem
     plain = plan(edges, values, now_ms=now, latest_finish_ms=finish, duration_ms=duration)
     moved = plan(
@@ -97,7 +97,7 @@ def test_shift_and_scale_change_nothing_but_the_numbers(problem, shift, scale):
 
 @settings(max_examples=200, deadline=None)
 @given(problems(), st.lists(st.integers(-10, 80), max_size=20))
-def test_costs_at_many_starts_equal_brute_force(problem, starts):
+def test_costs_at_many_starts_equal_brute_force(problem, starts) -> None:
     edges, values, _, _, duration = problem
     found = brute(edges, values, edges[0] - 12, edges[-1] + 100, duration)
     costs, feasible = costs_at(
@@ -108,7 +108,7 @@ def test_costs_at_many_starts_equal_brute_force(problem, starts):
         assert not ok or cost == found[start]
 
 
-def test_minimum_of_a_sine_is_found_where_calculus_puts_it():
+def test_minimum_of_a_sine_is_found_where_calculus_puts_it() -> None:
     period, step = 24 * 3_600_000, 60_000
     edges = np.arange(0, 2 * period + 1, step, dtype=np.int64)
     turn = 2 * math.pi / period
@@ -129,7 +129,7 @@ def test_minimum_of_a_sine_is_found_where_calculus_puts_it():
     assert answer.cost == pytest.approx(analytic, rel=1e-5)
 
 
-def test_the_run_may_start_and_end_inside_an_interval():
+def test_the_run_may_start_and_end_inside_an_interval() -> None:
     answer = plan([0, 10, 20, 30], [5, 1, 3], now_ms=2, latest_finish_ms=30, duration_ms=14)
     assert answer is not None
     assert (answer.start_ms, answer.end_ms, answer.cost) == (10, 24, 22)
@@ -138,7 +138,7 @@ def test_the_run_may_start_and_end_inside_an_interval():
     assert (shorter.start_ms, shorter.end_ms, shorter.cost) == (9, 23, 5 + 10 + 9)
 
 
-def test_a_deadline_one_millisecond_too_early_is_no_deadline_to_meet():
+def test_a_deadline_one_millisecond_too_early_is_no_deadline_to_meet() -> None:
     edges, values = [0, HALF_HOUR, 2 * HALF_HOUR], [9_000, 1_000]
     exact = plan(edges, values, now_ms=0, latest_finish_ms=2 * HALF_HOUR, duration_ms=HALF_HOUR)
     assert exact is not None
@@ -149,14 +149,14 @@ def test_a_deadline_one_millisecond_too_early_is_no_deadline_to_meet():
     assert plan(edges, values, now_ms=1, latest_finish_ms=HALF_HOUR, duration_ms=HALF_HOUR) is None
 
 
-def test_only_now_is_left_when_the_window_is_as_long_as_the_run():
+def test_only_now_is_left_when_the_window_is_as_long_as_the_run() -> None:
     answer = plan([0, 50, 100], [3, 1], now_ms=10, latest_finish_ms=60, duration_ms=50)
     assert answer is not None
     assert answer.start_ms == 10
     assert answer.cost == answer.now_cost == answer.worst_cost
 
 
-def test_equal_costs_go_to_the_earliest_start():
+def test_equal_costs_go_to_the_earliest_start() -> None:
     answer = plan([0, 10, 20, 30, 40], [7, 2, 7, 2], now_ms=0, latest_finish_ms=40, duration_ms=10)
     assert answer is not None
     assert answer.start_ms == 10
@@ -165,7 +165,7 @@ def test_equal_costs_go_to_the_earliest_start():
     assert flat.start_ms == 3
 
 
-def test_nothing_runs_across_a_gap_or_past_the_data():
+def test_nothing_runs_across_a_gap_or_past_the_data() -> None:
     values = [5, None, 1, 1]
     answer = plan([0, 10, 20, 30, 40], values, now_ms=0, latest_finish_ms=1_000, duration_ms=15)
     assert answer is not None
@@ -175,14 +175,14 @@ def test_nothing_runs_across_a_gap_or_past_the_data():
     assert plan([0], [], now_ms=0, latest_finish_ms=10, duration_ms=1) is None
 
 
-def test_an_instant_far_outside_the_data_is_no_overflow():
+def test_an_instant_far_outside_the_data_is_no_overflow() -> None:
     assert plan([0, 10], [1], now_ms=-(2**80), latest_finish_ms=2**80, duration_ms=2**79) is None
     answer = plan([0, 10], [1], now_ms=-(2**80), latest_finish_ms=2**80, duration_ms=4)
     assert answer is not None
     assert (answer.start_ms, answer.now_cost) == (0, None)
 
 
-def test_a_year_of_five_minutes_is_exact():
+def test_a_year_of_five_minutes_is_exact() -> None:
     generator = np.random.default_rng(7)
     edges = np.arange(0, 105_121, dtype=np.int64) * 300_000 + 1_700_000_000_000
     rates = generator.integers(0, 1_500_000, 105_120)
@@ -216,7 +216,7 @@ def test_a_year_of_five_minutes_is_exact():
         ({"known": np.array([True])}, "matching length"),
     ],
 )
-def test_unusable_input_is_refused_with_a_reason(changes, words):
+def test_unusable_input_is_refused_with_a_reason(changes, words) -> None:
     given_values = {
         "edges_ms": np.array([0, 10, 20]),
         "milligrams_per_kwh": np.array([1, 2]),

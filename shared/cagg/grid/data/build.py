@@ -19,6 +19,8 @@ from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
+__all__ = ["climatology", "milligrams", "percentile", "trace", "yearly"]
+
 HERE = Path(__file__).parent
 PERCENT = 95
 

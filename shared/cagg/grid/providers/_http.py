@@ -6,11 +6,12 @@ Retried are only failures that may pass by themselves: no connection, a broken o
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC
-from email.utils import parsedate_to_datetime
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -140,8 +141,7 @@ class JsonSource:
 
     def get(self, path: str) -> Any:
         """Return the parsed document at a path; raises IntensityUnavailable."""
-        import stamina
-
+        stamina = _retrying()
         deadline = _Deadline(self._clock, self._policy)
         with self._failures(deadline):
             for attempt in stamina.retry_context(on=deadline.worth_another, **self._waits()):
@@ -151,8 +151,7 @@ class JsonSource:
 
     async def get_async(self, path: str) -> Any:
         """As :meth:`get`, for callers in an event loop."""
-        import stamina
-
+        stamina = _retrying()
         deadline = _Deadline(self._clock, self._policy)
         with self._failures(deadline):
             async for attempt in stamina.retry_context(on=deadline.worth_another, **self._waits()):
@@ -270,6 +269,8 @@ class JsonSource:
 
     def _retry_after(self, headers: httpx.Headers) -> float | None:
         """Seconds of a Retry-After header, as number or date (RFC 9110, section 10.2.3); None without a usable one."""
+        from email.utils import parsedate_to_datetime
+
         text = headers.get("retry-after", "").strip()
         if text.isascii() and text.isdigit():
             return float(text[:9])
@@ -280,6 +281,20 @@ class JsonSource:
         if instant.tzinfo is None:
             instant = instant.replace(tzinfo=UTC)
         return max(0.0, (instant - self._clock.now()).total_seconds())
+
+
+def _retrying() -> ModuleType:
+    """Load stamina on first use.
+
+    Its warnings reach the handlers that a program has set up. Where there is none, Python's last resort would print
+    the bare event name on a user's terminal; the chain's steps already say what failed.
+    """
+    import stamina
+
+    log = logging.getLogger("stamina")
+    if not log.handlers:
+        log.addHandler(logging.NullHandler())
+    return stamina
 
 
 def _refuse_constant(text: str) -> None:

@@ -6,7 +6,6 @@ Source: https://carbon-intensity.github.io/api-definitions/ (version 2.0.0).
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -115,6 +114,8 @@ class NesoProvider:
 
     async def fetch_async(self, zone: Zone, window: Window) -> IntensitySeries:
         """As :meth:`fetch`, for callers in an event loop."""
+        import asyncio  # synchronous callers need not load it
+
         region = self._region(zone)
         blocks: list[Block] = []
         for number, question in enumerate(self._questions(region, window)):
