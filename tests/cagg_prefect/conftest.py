@@ -19,12 +19,17 @@ from cagg_prefect.testing import LocalPrefect, point_prefect_here, shared_prefec
 
 point_prefect_here()
 
-from cagg_prefect import opening  # noqa: E402  (imports Prefect, which reads its settings then)
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings  # noqa: E402  (reads the settings)
+
+from cagg_prefect import opening  # noqa: E402
 
 
 @pytest.fixture(scope="session")
-def prefect_server() -> LocalPrefect:
-    return shared_prefect()
+def prefect_server() -> Iterator[LocalPrefect]:
+    server = shared_prefect()
+    # without heartbeats a flow run ends at once instead of up to a second later
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield server
 
 
 def admit() -> Admit:

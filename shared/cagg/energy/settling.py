@@ -83,11 +83,13 @@ class Settler:
         self._settings = settings
         self._host: HostSample | None = None
         self._levels: dict[int | None, list[int]] = {}
+        self._lent_ns = 0
 
     def start(self, scope: UsageScope) -> str:
         """Take everything as it stands now for the base of the first window; returns a note, or nothing."""
         note = self.usage.choose(scope)
         self._host = self.usage.sample()
+        self._lent_ns = 0
         self.now_ns = self._clock.monotonic_ns()
         for domain in self.domains:
             domain.start(self._host.pids)
@@ -155,8 +157,8 @@ class Settler:
     # ---- who used the processors ----------------------------------------------------------------------------------
 
     def _slice(self, before: HostSample, host: HostSample, elapsed_ns: int) -> _Slice:
-        own_ns = max(0, host.own_ns - before.own_ns)
         claimants = {key: self._claimant(key, state) for key, state in self.windows.items()}
+        own_ns = self._pool(max(0, host.own_ns - before.own_ns), claimants)
         shares: dict[int, Share] = {}
         self._share_below(None, own_ns, claimants, shares)
         busy_ns = None
@@ -169,6 +171,18 @@ class Settler:
             resident_bytes=((host.resident_bytes or 0) + (before.resident_bytes or 0)) // 2,
             used_bytes=((host.used_bytes or 0) + (before.used_bytes or 0)) // 2,
         )
+
+    def _pool(self, own_ns: int, claimants: Mapping[int, Claimant]) -> int:
+        """What the process used in the slice, not less than its threads' clocks show.
+
+        The clocks are read one after the other, and other threads run in between: they may show time that the process
+        clock will show in the next slice only. That much is lent to this slice and taken from the next.
+        """
+        available_ns = own_ns - self._lent_ns
+        by_thread = {claimant.thread: claimant.thread_ns or 0 for claimant in claimants.values()}
+        pool_ns = max(0, available_ns, sum(by_thread.values()))
+        self._lent_ns = pool_ns - available_ns
+        return pool_ns
 
     def _claimant(self, key: int, state: OpenWindow) -> Claimant:
         used: int | None = None

@@ -136,10 +136,12 @@ class FileSigner:
             public = path.with_suffix(".vkey")
             if not public.exists():
                 _write_new(public, f"{signer._public}\n", 0o644)
-        except FileExistsError:
-            raise ConfigurationError(f"the signing key {path} exists already; it is never overwritten.") from None
         except OSError as error:
-            raise ConfigurationError(f"the signing key {path} cannot be written ({error}).") from None
+            if isinstance(error, FileExistsError) and path.exists():
+                raise ConfigurationError(f"the signing key {path} exists already; it is never overwritten.") from None
+            raise ConfigurationError(
+                f"the signing key {path} cannot be written ({error}); make its folder writable for this user."
+            ) from None
         return signer
 
     @classmethod

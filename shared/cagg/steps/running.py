@@ -43,7 +43,7 @@ def enclosing_run() -> GatedRun | None:
     Code on another thread without a copy of the context counts as inside the run that the main thread has open.
     """
     run = _CURRENT.get()
-    if run is None and threading.current_thread() is not threading.main_thread() and len(_MAIN_THREAD_RUNS) == 1:
+    if run is None and threading.current_thread() is not threading.main_thread() and _MAIN_THREAD_RUNS:
         run = _MAIN_THREAD_RUNS[0]
     return run
 

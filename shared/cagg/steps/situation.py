@@ -13,7 +13,7 @@ from cagg.grid.chain import GridAnswer, GridQuality
 from cagg.ports import HistoryPoint, StoredForecast
 from cagg.quantities import Energy, Power
 from cagg.records import Reservation, ReservationState
-from cagg.request import Request
+from cagg.request import Request, RequestIdentity
 from cagg.steps.deadlines import resolve_deadline
 from cagg.steps.running import GatedRun
 from cagg.windows import Window
@@ -32,7 +32,8 @@ class Situation:
     Attributes:
         request: completed, with the identity's current incarnation.
         now: instant of the ask.
-        first_asked_at, deadline: fixed at the first ask.
+        first_asked_at: instant of this attempt's first ask.
+        deadline: fixed at the first ask of the first attempt.
         estimate: bounds of energy and duration.
         grid: the steering answer.
         planning_intensity: price of holds, mg/kWh; None when unknown.
@@ -57,7 +58,7 @@ class Situation:
 
 @dataclass(slots=True, kw_only=True)
 class _Known:
-    """What the store knew of a request."""
+    """What the store knew of a request: the reservation that it continues, and the first of its series."""
 
     own: Reservation | None = None
     first: Reservation | None = None
@@ -87,7 +88,7 @@ def survey(components: Components, request: Request, enclosing: GatedRun | None)
         default_duration=settings.default_duration,
         default_power=settings.default_power,
     )
-    first_asked_at = known.first.first_asked_at if known.first is not None else now
+    first_asked_at = known.own.first_asked_at if known.own is not None else now
     if known.first is not None:
         deadline = known.first.deadline
     else:
@@ -134,7 +135,7 @@ def _read(components: Components, request: Request, now: datetime) -> _Known:
         with components.store.snapshot() as tx:
             series = tx.reservations(series_key=identity.series_key)
             known.first = series[0] if series else None
-            known.own = next((item for item in series if item.request_key == identity.key), None)
+            known.own = next((item for item in reversed(series) if _continues(item, identity)), None)
             if not request.encloses_run:
                 for item in tx.reservations(host=identity.host, root_run_id=identity.root_run_id, open_only=True):
                     if item.encloses_run and item.state is ReservationState.RUNNING:
@@ -146,3 +147,8 @@ def _read(components: Components, request: Request, now: datetime) -> _Known:
     except StoreUnavailable as error:
         known.store_down = str(error)
     return known
+
+
+def _continues(item: Reservation, identity: RequestIdentity) -> bool:
+    """True for the reservation with which this attempt waits, or waited until it lapsed."""
+    return item.attempt == identity.attempt and item.lease_epoch == 0

@@ -283,6 +283,25 @@ def test_four_overlapping_threads_are_not_counted_four_times() -> None:
         check(reading)
 
 
+def test_thread_clocks_that_are_read_late_take_from_the_next_slice_and_nothing_from_the_others() -> None:
+    bench = Bench()
+    windows, threads, end = on_threads(bench, 2)
+    bench.clock.advance(10)
+    bench.usage.spend(5, thread=threads[0])
+    bench.usage.spend(5, thread=threads[1])
+    bench.usage.thread_ns[threads[1]] += 2_000_000_000  # ran on between the reads: the process shows it later
+    first = windows[0].close()
+    assert first.cpu_milliseconds == 5_000
+    bench.clock.advance(10)
+    bench.usage.spend(5)
+    bench.usage.thread_ns[threads[1]] += 3_000_000_000
+    second = windows[1].close()
+    end()
+    assert second.cpu_milliseconds == 10_000
+    check(first)
+    check(second)
+
+
 def test_pool_threads_are_spread_and_the_grade_says_so() -> None:
     bench = Bench()
     windows, threads, end = on_threads(bench, 2)
