@@ -28,7 +28,9 @@ def report(decision: Decision, summary: RunSummary, *, artifact: bool) -> None:
         return
     key = "carbon-" + (re.sub(r"[^a-z0-9]+", "-", decision.request.identity.task_key.lower()).strip("-") or "run")
     try:
-        made = MarkdownArtifact(key=key, markdown=markdown(decision, summary), description="Energy and carbon of this run")
+        made = MarkdownArtifact(
+            key=key, markdown=markdown(decision, summary), description="Energy and carbon of this run"
+        )
         made.create(_sync=True)  # type: ignore[call-arg]  # create() is dual; _sync picks the blocking half
     except (httpx.HTTPError, PrefectException, OSError) as problem:
         run_logger().warning("carbon gate: the artifact could not be stored: %s", problem)

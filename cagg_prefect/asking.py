@@ -1,4 +1,4 @@
-"""Build the request, ask the gate, follow a deferral. What Deny means is said where the work is: task, flow, function."""
+"""Build the request, ask the gate, follow a deferral. What Deny means is said where the work is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,18 @@ from cagg_prefect.runs import RootRun
 if TYPE_CHECKING:
     from cagg.gating import Gate
 
-__all__ = ["Admission", "Skip", "Subject", "Ungated", "Way", "ask", "build_request", "deployed_host", "may_skip", "skipped"]
+__all__ = [
+    "Admission",
+    "Skip",
+    "Subject",
+    "Ungated",
+    "Way",
+    "ask",
+    "build_request",
+    "deployed_host",
+    "may_skip",
+    "skipped",
+]
 
 WAKE_MARGIN = timedelta(seconds=60)
 """How long a deployed run may take from its scheduled instant to running code: process start and imports took 8 to

@@ -20,7 +20,7 @@ from prefect.exceptions import MissingContextError, Pause, PrefectException
 from prefect.flows import Flow
 from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
-from prefect.results import get_result_store
+from prefect.results import ResultStore, get_result_store
 from prefect.settings import get_current_settings
 from prefect.states import Completed, Scheduled
 from prefect.task_runners import TaskRunner
@@ -51,8 +51,8 @@ __all__ = [
     "api_address",
     "as_uuid",
     "drawing",
-    "has_pending_futures",
     "gated_signature",
+    "has_pending_futures",
     "map_over",
     "restorable",
     "retry_unless",
@@ -128,7 +128,7 @@ def retry_unless(refusal: type[Exception], condition: Any) -> Any:
     return decide
 
 
-def restorable(task: Any, body: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+def restorable(task: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """True when Prefect would take the result of this call from its store instead of running the body.
 
     Computes the key as Prefect's task engine does (TaskRunEngine.compute_transaction_key, Prefect 3.8). A policy
@@ -139,7 +139,8 @@ def restorable(task: Any, body: Callable[..., Any], args: tuple[Any, ...], kwarg
         return False
     flow = FlowRunContext.get()
     try:
-        store = get_result_store().update_for_task(task, _sync=True)  # type: ignore[call-arg]  # dual function
+        plain: Any = get_result_store()
+        store: ResultStore = plain.update_for_task(task, _sync=True)  # dual function; _sync picks the blocking half
         if isinstance(policy, CachePolicy):
             parameters = get_call_parameters(task.fn, args, dict(kwargs))
             flow_run_id = flow.flow_run.id if flow is not None and flow.flow_run is not None else None
@@ -153,7 +154,16 @@ def restorable(task: Any, body: Callable[..., Any], args: tuple[Any, ...], kwarg
         else:
             key = task.result_storage_key
         return key is not None and store.exists(key)
-    except (PrefectException, ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError):
+    except (
+        PrefectException,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ):
         return False
 
 

@@ -17,9 +17,9 @@ from cagg.errors import DeferralUnsupported
 from cagg.verdict import Decision, Defer
 from cagg.windows import format_duration
 from cagg_prefect.compat import (
-
     Pause,
     Scheduled,
+    State,
     SyncPrefectClient,
     TaskRun,
     run_logger,
@@ -93,7 +93,9 @@ def hand_back(gate: Gate, decision: Decision, root: RootRun) -> None:
         if run.empirical_policy.retries:
             policy = run.empirical_policy.model_copy(update={"retries": run.empirical_policy.retries + 1})
             client.update_flow_run(run.id, empirical_policy=policy)
-        waiting = Scheduled(name=AWAITING_GREEN_WINDOW, scheduled_time=verdict.until, message=verdict.message)
+        waiting: State[object] = Scheduled(
+            name=AWAITING_GREEN_WINDOW, scheduled_time=verdict.until, message=verdict.message
+        )
         answer = client.set_flow_run_state(run.id, waiting, force=True)
     run_logger().info("carbon gate: deferred: %s This process ends now; the run continues later.", verdict.message)
     raise Pause(state=answer.state)
@@ -142,9 +144,7 @@ def _snapshot(client: SyncPrefectClient, root: RootRun) -> list[tuple[str, str, 
     runs: list[TaskRun] = []
     wanted = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(run_id) for run_id in root.chain]))
     while True:
-        page = client.read_task_runs(
-            flow_run_filter=wanted, sort=TaskRunSort.ID_DESC, limit=_PAGE, offset=len(runs)
-        )
+        page = client.read_task_runs(flow_run_filter=wanted, sort=TaskRunSort.ID_DESC, limit=_PAGE, offset=len(runs))
         runs += page
         if len(page) < _PAGE:
             break
@@ -205,5 +205,3 @@ class _Countdown:
         if self._terminal:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
-
-

@@ -25,7 +25,9 @@ LOCAL = "local"
 _MOST_VALUES = 10_000
 
 
-def inputs_digest(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], salt: str = "") -> str:
+def inputs_digest(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], salt: str = ""
+) -> str:
     """Return the hex SHA-256 of the arguments in canonical JSON, mixed with ``salt``.
 
     Values themselves are never recorded. Arguments that are no plain data (frames, arrays, open files, secrets), or

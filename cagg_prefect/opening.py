@@ -68,7 +68,8 @@ def host_settings() -> Mapping[str, Any]:
             value = None
     if not isinstance(value, dict):
         raise ConfigurationError(
-            f'the Prefect Variable {VARIABLE!r} must be a JSON object such as {{"zone": "neso:GB"}}; correct or delete it.'
+            f"the Prefect Variable {VARIABLE!r} must be a JSON object such as "
+            '{"zone": "neso:GB"}; correct or delete it.'
         )
     flat: dict[str, Any] = {}
     for key, entry in value.items():

@@ -108,4 +108,3 @@ def _time_zone(run: FlowRun, client: SyncPrefectClient) -> str | None:
     made_by = run.created_by.id if run.created_by is not None else None
     mine = [item for item in schedules if item.id == made_by] or (list(schedules) if len(schedules) == 1 else [])
     return getattr(mine[0].schedule, "timezone", None) if mine else None
-

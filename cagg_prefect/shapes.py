@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 from cagg.request import GateOptions
 
 __all__ = ["GatedWork", "gated_class", "move_binding", "recast"]
+
+_classes: dict[tuple[type[Any], type[Any]], type[Any]] = {}
 
 
 class GatedWork:
@@ -41,9 +42,14 @@ def recast(work: object, shape: type[Any]) -> Any:
     return made
 
 
-@functools.cache
 def gated_class(mixin: type[GatedWork], base: type[Any]) -> type[Any]:
     """Return the base class with the gate mixed in; the same class for the same base."""
+    if (mixin, base) not in _classes:
+        _classes[mixin, base] = _mixed(mixin, base)
+    return _classes[mixin, base]
+
+
+def _mixed(mixin: type[GatedWork], base: type[Any]) -> type[Any]:
     return type(f"CarbonAware{base.__name__}", (mixin, base), {"__doc__": base.__doc__, "__module__": base.__module__})
 
 

@@ -57,7 +57,7 @@ class _Call:
         if self.request is not None:
             self.first = ask(self.request, self.root).decision
 
-    def __call__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Way:
+    def __call__(self, _args: tuple[Any, ...], _kwargs: Mapping[str, Any]) -> Way:
         """Clear the way for one attempt, inside the task run."""
         context = TaskRunContext.get()
         if context is None or getattr(context.task, "cagg_subject", None) != self.subject:
@@ -188,7 +188,7 @@ class _GatedTask(GatedWork):
         task: Any = self
         if TaskRunContext.get() is not None or has_pending_futures(args, kwargs, wait_for):
             return False
-        return not restorable(task, self.cagg_body, args, kwargs)
+        return not restorable(task, args, kwargs)
 
     def _new_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Call:
         task: Any = self
@@ -234,7 +234,10 @@ def gate_task(task: Task[..., Any], options: GateOptions) -> Task[..., Any]:
     subject = Subject(options=options, name=task.name)
     gated.__dict__.update(cagg_options=options, cagg_body=task.fn, cagg_class=type(task), cagg_subject=subject)
     gated.fn = wrap(task.fn, _Call(subject, None, None))
-    gated.cagg_retry, gated.retry_condition_fn = task.retry_condition_fn, retry_unless(NotAdmitted, task.retry_condition_fn)
+    gated.cagg_retry, gated.retry_condition_fn = (
+        task.retry_condition_fn,
+        retry_unless(NotAdmitted, task.retry_condition_fn),
+    )
     move_binding(task.fn, gated.fn)
     return gated  # type: ignore[no-any-return]
 
@@ -244,4 +247,3 @@ def _background_request(subject: Subject, context: TaskRunContext) -> Request:
     run_id = str(context.task_run.id)
     identity = RequestIdentity(host=HOST, root_run_id=run_id, task_key=subject.name)
     return build_request(subject, identity, None, can_defer=False, labels={"task_run_id": run_id})
-

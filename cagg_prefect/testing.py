@@ -26,7 +26,12 @@ _T = TypeVar("_T")
 
 
 def until(
-    what: str, look: Callable[[], _T | None], *, timeout_seconds: float, every_seconds: float = 0.25, clock: Clock | None = None
+    what: str,
+    look: Callable[[], _T | None],
+    *,
+    timeout_seconds: float,
+    every_seconds: float = 0.25,
+    clock: Clock | None = None,
 ) -> _T:
     """Return the first answer of ``look`` that is not None.
 
@@ -67,7 +72,9 @@ class LocalPrefect:
         home.mkdir(parents=True, exist_ok=True)
         port = _free_port() if port is None else port
         prefect = cls(home=home, port=port)
-        server = prefect.spawn("server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui", log="server.log")
+        server = prefect.spawn(
+            "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui", log="server.log"
+        )
 
         def healthy() -> bool | None:
             if server.poll() is not None:
@@ -108,7 +115,7 @@ class LocalPrefect:
         """Start ``prefect ARGUMENTS`` as a process group of its own, with its output in a log below ``home``."""
         output: IO[bytes]
         with (self.home / log).open("ab") as output:
-            process = subprocess.Popen(  # noqa: S603  (our own interpreter and arguments)
+            process = subprocess.Popen(
                 [sys.executable, "-m", "prefect", *arguments],
                 env=self.environment(environment),
                 cwd=folder or self.home,

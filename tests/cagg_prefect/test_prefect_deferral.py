@@ -16,10 +16,10 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
 from prefect.flows import Flow
-from prefect.deployments.runner import RunnerDeployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling, Pending, Scheduled
 
@@ -38,7 +38,8 @@ def deploy(prefect_server: Any) -> Iterator[Deploy]:
 
     def create(what: Flow[..., Any], cron: str | None = None) -> FlowRun:
         schedules = [CronSchedule(cron=cron, timezone="Europe/London")] if cron else None
-        deployment_id = RunnerDeployment.from_flow(what, name="test", schedules=schedules).apply(_sync=True)
+        made_of: Any = RunnerDeployment.from_flow(what, name="test", schedules=schedules)
+        deployment_id: UUID = made_of.apply(_sync=True)
         made.append(deployment_id)
         with get_client(sync_client=True) as client:
             run = client.create_flow_run_from_deployment(deployment_id)
@@ -339,5 +340,3 @@ def test_host_of_unknown_runs(prefect_server: Any) -> None:
     assert runs.describe()["address"].startswith("http://127.0.0.1:")
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         assert runs.run_state("5f0c6a0e-0000-4000-8000-000000000000") is RunState.UNKNOWN
-
-

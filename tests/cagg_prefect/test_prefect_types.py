@@ -23,9 +23,20 @@ def test_mypy_accepts_the_right_and_rejects_the_wrong(tmp_path: Path) -> None:
     pytest.importorskip("mypy", reason="mypy is not installed here; `make test` installs it")
     config = tmp_path / "mypy.ini"
     # warn_unused_ignores makes every line of `wrong()` an error if it were accepted
-    config.write_text(f"[mypy]\nwarn_unused_ignores = True\nfollow_imports = silent\nmypy_path = {':'.join(_paths())}\n")
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "mypy", "--config-file", str(config), "--cache-dir", str(tmp_path / "cache"), str(_FILE)],
+    config.write_text(
+        f"[mypy]\nwarn_unused_ignores = True\nfollow_imports = silent\nmypy_path = {':'.join(_paths())}\n"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--config-file",
+            str(config),
+            "--cache-dir",
+            str(tmp_path / "cache"),
+            str(_FILE),
+        ],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -43,7 +54,7 @@ def test_pyright_accepts_the_right_and_rejects_the_wrong(tmp_path: Path) -> None
     config.write_text(
         f'{{"include": ["{_FILE}"], "extraPaths": [{paths}], "reportUnnecessaryTypeIgnoreComment": "error"}}'
     )
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [sys.executable, "-m", "pyright", "-p", str(config), "--pythonpath", sys.executable],
         capture_output=True,
         text=True,

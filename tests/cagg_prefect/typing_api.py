@@ -63,8 +63,8 @@ async def use() -> None:
 
 
 def wrong() -> None:
-    nightly("three")  # type: ignore
-    train(rows="ten")  # type: ignore
-    plain(1)  # type: ignore
-    carbon_aware(zone=3)  # type: ignore
-    carbon_aware(colour="green")  # type: ignore
+    nightly("three")  # type: ignore[call-overload]
+    train(rows="ten")  # type: ignore[call-overload]
+    plain(1)  # type: ignore[call-arg]
+    carbon_aware(zone=3)  # type: ignore[arg-type]
+    carbon_aware(colour="green")  # type: ignore[call-arg]

@@ -38,7 +38,7 @@ app = typer.Typer(
 )
 
 
-def _show_version(value: bool) -> None:  # noqa: FBT001  (Typer calls callbacks like this)
+def _show_version(value: object) -> None:
     if value:
         typer.echo(f"cagg {cagg.__version__}")
         raise typer.Exit
@@ -84,8 +84,8 @@ def run_app(arguments: Sequence[str]) -> int:
         return _failed(str(error), type(error).__name__, arguments)
     except _UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
-            sys.stderr.write(f"{error.format_message()}\n")
-            return CANNOT_ANSWER
+            sys.stdout.write(f"{error.format_message()}\n")  # `cagg budget` alone asks what there is
+            return 0
         return _failed(_usage(error), "UsageError", arguments)
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("cagg: interrupted.\n")

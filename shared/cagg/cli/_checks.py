@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
@@ -26,6 +27,10 @@ _LONGEST_UNSIGNED = timedelta(hours=24)
 """Entries that wait longer for a signature mean that nobody runs ``cagg maintain``. Own choice: a nightly pass."""
 
 _LONGEST_OVERDUE = timedelta(minutes=15)
+
+
+_PASSWORD = re.compile(r"(://[^:/@]*):[^@/]*@")
+"""The password in an address; settings are shown without it."""
 
 
 class Level(StrEnum):
@@ -85,6 +90,7 @@ def settings_rows(settings: Settings) -> list[Mapping[str, str]]:
             continue
         value = getattr(settings, item.name)
         text = "" if value is None else ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        text = _PASSWORD.sub(r"\1:***@", text)
         rows.append({"key": item.metadata["key"], "value": text, "origin": settings.origins.get(item.name, "default")})
     stated = {item.name: getattr(settings.defaults, item.name) for item in fields(settings.defaults)}
     for name, value in stated.items():
@@ -119,6 +125,8 @@ def _home(parts: Components) -> Iterator[Finding]:
 
 
 def _store(parts: Components) -> Iterator[Finding]:
+    from cagg.store.tables import SCHEMA_VERSION
+
     if store_is_new(parts):
         path = store_file(parts)
         folder = next((item for item in path.parents if item.exists()), None) if path is not None else None
@@ -132,7 +140,7 @@ def _store(parts: Components) -> Iterator[Finding]:
     try:
         with parts.store.snapshot() as tx:
             size = tx.tree_size()
-            yield _ok("store", f"{parts.store.url}, {size} entries{_size(parts)}")
+            yield _ok("store", f"{parts.store.url}, schema {SCHEMA_VERSION}, {size} entries{_size(parts)}")
             yield from _writable(parts)
             yield from _signing(parts, tx, size)
             yield from _overdue(tx)
@@ -157,7 +165,8 @@ def _signing(parts: Components, tx: Transaction, size: int) -> Iterator[Finding]
     if size == 0:
         return
     if size <= signed and last is not None:
-        yield _ok("ledger", f"all {size} entries are under a signed checkpoint")
+        ago = format_duration(parts.clock.now() - last.created_at)
+        yield _ok("ledger", f"all {size} entries are under a signed checkpoint, {ago} old")
         return
     oldest = next(iter(tx.entries(start=signed, limit=1)), None)
     age = timedelta(0) if oldest is None else parts.clock.now() - oldest.recorded_at

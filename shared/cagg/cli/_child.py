@@ -40,13 +40,15 @@ class Stopped(BaseException):
 class Child:
     """One command and the signals around it; a context manager that puts the handlers back.
 
-    Until the command starts a signal raises :class:`Stopped`. While it runs, signals go to it. After it has ended they
-    are only remembered, so that the settlement is not torn apart.
+    Until the command starts a signal raises :class:`Stopped`. While it starts, the signal is kept; while it runs,
+    signals go to it. After it has ended they are dropped, so that the settlement is not torn apart.
     """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._starting = False
         self._ended = False
+        self._kept: list[int] = []
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
@@ -75,7 +77,13 @@ class Child:
         """
         sys.stdout.flush()
         sys.stderr.flush()
-        self._process = subprocess.Popen(list(command), stdout=2 if output_to_stderr else None)
+        self._starting = True  # a signal that comes before we know the process must not leave it behind
+        try:
+            self._process = subprocess.Popen(list(command), stdout=2 if output_to_stderr else None)
+        finally:
+            self._starting = False
+        for number in self._kept:
+            self._process.send_signal(number)
         status = self._process.wait()
         self._ended = True
         return status if status >= 0 else 128 - status
@@ -85,7 +93,10 @@ class Child:
             return
         process = self._process
         if process is None:
-            raise Stopped(number)
+            if not self._starting:
+                raise Stopped(number)
+            self._kept.append(number)
+            return
         if number in (signal.SIGINT, signal.SIGQUIT) and _has_terminal():
             return  # the terminal sent it to the command as well; a second one would kill what cleans up on the first
         process.send_signal(number)

@@ -70,7 +70,7 @@ def find_entry(tx: Transaction, name: str, *, kinds: frozenset[EntryKind]) -> En
             if entry.kind in kinds:
                 return entry
         raise InvalidInput("the ledger has no decision yet; ask for one with `cagg run -- CMD`.")
-    if name.isdecimal() and len(name) < 8:
+    if name.isascii() and name.isdecimal() and len(name) < 8 and name == str(int(name)):
         for entry in tx.entries(start=int(name), limit=1):
             if entry.index == int(name):
                 return entry

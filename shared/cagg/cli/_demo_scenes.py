@@ -158,7 +158,10 @@ class Audience:
             return  # on a terminal the engine shows its own countdown
         if self._said is None or self._said - left >= self._say_every:
             self._said = left
-            line(self._to, f"  waiting, {format_duration(left)} left ({format_duration(left * demo_story.SCALE)} told)")
+            line(
+                self._to,
+                f"  waiting, {format_duration(left)} left ({format_duration(left * demo_story.SCALE)} of that night)",
+            )
 
 
 def _side(proposal: Mapping[str, Any], side: str) -> str:

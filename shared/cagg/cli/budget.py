@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "budget_line_json", "print_budgets", "record_budget"]
 
 app = typer.Typer(help="Set limits and see where budgets stand.", no_args_is_help=True)
+"""The commands below ``cagg budget``."""
 
 _ORDER = (BudgetMode.OBSERVE, BudgetMode.WARN, BudgetMode.ENFORCE)
 
@@ -215,8 +216,9 @@ def print_budgets(to: Console, lines: tuple[BudgetLine, ...], zone_name: str | N
     """Print the tree, two text lines per budget: the bar with what is left, and the figures behind it."""
     from cagg.budget.tree import format_amount
 
+    top = min((item.depth for item in lines), default=0)
     for item in lines:
-        indent = "  " * item.depth
+        indent = "  " * (item.depth - top)
         limit = max(1, item.limit)
         parts = (item.spent * 1_000_000 // limit, item.held * 1_000_000 // limit)
         bar = amount_bar(to, parts_ppm=parts)

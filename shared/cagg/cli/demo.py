@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,6 +18,7 @@ import typer
 
 from cagg.cli import demo_story
 from cagg.cli._output import Json, answer, console, line
+from cagg.cli.maintain import stop_requested
 from cagg.errors import ConfigurationError, MissingExtra
 
 if TYPE_CHECKING:
@@ -167,23 +170,26 @@ class _Demo:
             cwd=self._folder,
             env=self._environment,
             stdout=2 if self._json else None,
+            # A group of its own: Ctrl-C reaches us alone, and then its server ends together with it, without a word.
+            start_new_session=True,
         )
         try:
-            for _ in self._watch(process):
-                pass
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
+            with stop_requested() as stop:
+                for _ in self._watch(process):
+                    if stop.is_set():
+                        raise KeyboardInterrupt
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         return process.wait()
 
     def _watch(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
         from cagg.cli import _demo_scenes as scenes
 
         audience = scenes.Audience(to=self._to, folder=self._folder, say_every=_SAY_EVERY)
+        parts = self._parts(start=False)
         while process.poll() is None:
-            parts = self._parts(start=False)
             audience.look(parts)
             yield
             parts.clock.sleep(_POLL_SECONDS)
-        audience.look(self._parts(start=False))
+        audience.look(parts)

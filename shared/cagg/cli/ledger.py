@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "entry_row", "outcome_of", "report_json", "trusted_keys"]
 
 app = typer.Typer(help="Read the ledger and verify it.", no_args_is_help=True)
+"""The commands below ``cagg ledger``."""
 
 _MOST_FAILURES_SHOWN = 20
 

@@ -11,6 +11,7 @@ import typer
 from cagg.cli._options import takes_gate_options
 from cagg.cli._output import Json, answer, line
 from cagg.request import GateOptions, HostProfile, Request, RequestIdentity
+from cagg.settings import Mode
 from cagg.verdict import Admit, Defer
 
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ def plan(
 
     def people(to: Console) -> None:
         tell_decision(to, trial.body, parts.settings.timezone)
+        if parts.settings.mode is Mode.OFF:
+            line(
+                to,
+                "The mode is off, so in earnest nothing is asked: the command runs at once, unmetered.",
+                style="yellow",
+            )
         line(to, "Nothing was recorded; `cagg run -- CMD` with the same options asks in earnest.", style="dim")
 
     status = 0 if isinstance(trial.verdict, Admit | Defer) else 1

@@ -101,8 +101,8 @@ class _Countdown:
         self._said: timedelta | None = None
         until = when(verdict.until, zone_name, seconds=verdict.window.duration < timedelta(minutes=1))
         _say(verdict.message)
-        saved = signed_carbon(verdict.expected_difference_micrograms)
-        _say(f"starts at {until}, {saved} by the forecast; Ctrl-C gives the place back.")
+        difference = signed_carbon(verdict.expected_difference_micrograms)
+        _say(f"starts at {until}, {difference} by the forecast; Ctrl-C gives the place back.")
 
     def tick(self, _: Defer, left: timedelta) -> None:
         """Called about every second."""
@@ -131,11 +131,8 @@ def _given_up(gate: Gate, request: Request, stopped: Stopped) -> int:
 
 
 def _refused(decision: Decision, *, json: bool) -> int:
-    verdict = decision.verdict
     if json:
         write_json({"decision": _decision_json(decision), "exit": REFUSED})
-    if isinstance(verdict, Review):
-        _say(verdict.message)
     return REFUSED
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(help="See and migrate the store.", no_args_is_help=True)
+"""The commands below ``cagg store``."""
 
 
 @app.command("status")

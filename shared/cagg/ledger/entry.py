@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 FORMAT = 1
+"""Version of the body's form, its ``v``; readers of older forms stay for ever."""
+
 LARGEST_BODY_BYTES = 60_000
 """Bodies above this spill into blobs; a tlog-tiles entry has a 16-bit length (C2SP tlog-tiles, 2025)."""
 

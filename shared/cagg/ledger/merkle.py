@@ -33,8 +33,14 @@ __all__ = [
 ]
 
 HASH_BYTES = 32
+"""Length of a SHA-256 hash."""
+
 TILE_HEIGHT = 8
+"""Levels of the tree that one tile spans (C2SP tlog-tiles, 2025)."""
+
 TILE_WIDTH = 1 << TILE_HEIGHT
+"""Hashes in a full tile."""
+
 EMPTY_ROOT = sha256().digest()
 """Root of the tree without leaves (RFC 6962 section 2.1)."""
 

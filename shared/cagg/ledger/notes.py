@@ -30,6 +30,8 @@ __all__ = [
 ]
 
 ED25519 = 0x01
+"""Type byte of Ed25519 keys and signatures (C2SP signed-note, 2025)."""
+
 _KEY_BYTES = 32
 _SIGNATURE_BYTES = 64
 _SIGNATURE_LINE = re.compile(r"— ([^\s+]+) ([A-Za-z0-9+/]+={0,2})")

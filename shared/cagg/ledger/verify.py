@@ -191,7 +191,10 @@ class _Verification:
         self.tiles += 1
         first = number << (8 * (level + 1))
         name = f"tile {number} of level {level}"
-        stored = self.tx.tile(level, number)
+        try:
+            stored = self.tx.tile(level, number)
+        except LedgerDamaged:
+            stored = b""
         if stored is None:
             self.fail(FailureKind.TILE, first, f"{name} is missing.")
         elif stored != hashes:
@@ -275,7 +278,10 @@ class _Verification:
 
     def _check_blobs(self, index: int, body: Mapping[str, Any]) -> None:
         for digest in sorted(set(blobs_of(body))):
-            data = self.tx.blob(digest)
+            try:
+                data = self.tx.blob(digest)
+            except LedgerDamaged:
+                data = b""
             if data is None:
                 self.fail(FailureKind.BLOB, index, f"the attachment {digest[:16]}… of entry {index} is missing.")
             elif sha256(data).hexdigest() != digest:

@@ -54,7 +54,16 @@ def _lost_draft(reservation: Reservation, settlement: Settlement) -> EntryDraft:
         "energy_reason": "the run died; this is what its lease was charged",
         "grade": "D",
         "method": "last beat + last power x time to the end of the lease",
-        "slices": [],
+        # one slice of unknown intensity, so that the recorded energy and the missing carbon follow from the slices
+        "slices": [
+            {
+                "start": format_instant(start),
+                "end": format_instant(end),
+                "energy_millijoules": str(energy.millijoules),
+                "intensity_milligrams_per_kwh": None,
+                "source": "",
+            }
+        ],
         "pue_ppm": None,
         "carbon_micrograms": None,
         "carbon_reason": "the run died before it was priced",

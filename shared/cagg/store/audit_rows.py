@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import BindParameter, Connection, bindparam, func, or_, select
 
@@ -42,6 +43,7 @@ _AUDIT = Statement(
     .select_from(t.leaf.outerjoin(t.entry, SEQUENCED))
     .where(_l.log_id == _LOG, _l.leaf_index >= bindparam("start"), _l.leaf_index < bindparam("stop"))
     .order_by(_l.leaf_index)
+    .limit(bindparam("page"))
 )
 
 _SAME_KEY = Statement(
@@ -77,8 +79,9 @@ class AuditRowsSql:
 
     def audit_rows(self, start: int, stop: int) -> Iterator[AuditRow]:
         """Leaves of ``[start, stop)`` with whatever is stored for their entries, exactly as it is stored."""
-        for first in range(start, stop, _PAGE):
-            rows = _AUDIT.rows(self.connection, log_id=self._log_id, start=first, stop=min(stop, first + _PAGE))
+        rows: Sequence[Any] = [None] * _PAGE
+        while len(rows) == _PAGE:
+            rows = _AUDIT.rows(self.connection, log_id=self._log_id, start=start, stop=stop, page=_PAGE)
             for row in rows:
                 present = row[3] is not None
                 yield AuditRow(
@@ -90,6 +93,7 @@ class AuditRowsSql:
                     entry_leaf_hash=row[6],
                     columns=dict(zip(CACHE_COLUMNS, row[7:], strict=True)) if present else None,
                 )
+                start = row[0] + 1
 
     def duplicate_entries(self) -> Sequence[str]:
         """Ids of entries that share an idempotency key or have several leaves."""

@@ -186,7 +186,7 @@ class LedgerRowsSql(AuditRowsSql):
         """
         rows = _QUEUE_HEAD.rows(self.connection, log_id=self._log_id, limit=limit)
         _DEQUEUE.run_many(self.connection, [{"id": row[0]} for row in rows])
-        return [(row[1], bytes(row[2])) for row in rows]
+        return [(row[1], _bytes(row[2], f"the queued entry {row[1]}")) for row in rows]
 
     def queued(self) -> int:
         """How many entries wait for the sequencer."""
@@ -229,7 +229,7 @@ class LedgerRowsSql(AuditRowsSql):
     def tile(self, level: int, number: int) -> bytes | None:
         """Return a full tile."""
         row = _TILE.row(self.connection, log_id=self._log_id, level=level, number=number)
-        return None if row is None else bytes(row[0])
+        return None if row is None else _bytes(row[0], f"tile {number} of level {level}")
 
     def tile_roots(self, level: int, start: int, stop: int) -> Sequence[bytes]:
         """Roots of the full tiles ``[start, stop)`` of a level: the hashes of the level above.
@@ -288,7 +288,7 @@ class LedgerRowsSql(AuditRowsSql):
     def blob(self, digest: str) -> bytes | None:
         """Return content-addressed bytes."""
         row = _BLOB.row(self.connection, digest=digest)
-        return None if row is None else bytes(row[0])
+        return None if row is None else _bytes(row[0], f"the blob {digest[:16]}…")
 
     def origin(self) -> str:
         """The log's name: the first line of its checkpoints."""
@@ -301,9 +301,9 @@ def _entry(row: Any) -> Entry:
         return Entry(
             entry_id=entry_id,
             kind=EntryKind(kind),
-            idempotency_key=bytes(key),
-            body=bytes(body),
-            leaf_hash=bytes(leaf_hash),
+            idempotency_key=_bytes(key, f"the key of {entry_id}"),
+            body=_bytes(body, f"the body of {entry_id}"),
+            leaf_hash=_bytes(leaf_hash, f"the leaf hash of {entry_id}"),
             index=index,
             recorded_at=from_us(recorded_us),
         )
@@ -314,6 +314,15 @@ def _entry(row: Any) -> Entry:
 def _checkpoint(row: Any) -> Checkpoint:
     size, root, note, created_us = row
     try:
-        return Checkpoint(size=int(size), root=bytes(root), note=str(note), created_at=from_us(created_us))
+        return Checkpoint(size=int(size), root=_bytes(root, "its root"), note=str(note), created_at=from_us(created_us))
     except (ValueError, TypeError, OverflowError):
         raise LedgerDamaged(f"the checkpoint of size {size!r} cannot be read; run 'cagg ledger verify'.") from None
+
+
+def _bytes(value: object, what: str) -> bytes:
+    """Return stored bytes; SQLite keeps any type in any column, so tampered rows may hold something else."""
+    if isinstance(value, memoryview):  # some PostgreSQL drivers
+        return bytes(value)
+    if not isinstance(value, bytes):
+        raise LedgerDamaged(f"the store holds no bytes for {what}; run 'cagg ledger verify'.")
+    return value

@@ -276,13 +276,15 @@ class SqliteStore:
             return self._engines[address]
 
         def connect() -> sqlite3.Connection:
-            return sqlite3.connect(
+            connection = sqlite3.connect(
                 address,
                 uri=True,
                 isolation_level=None,
                 check_same_thread=False,
                 timeout=_BUSY_TIMEOUT_MS / 1_000,
             )
+            connection.text_factory = _text
+            return connection
 
         engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
         return self._engines.setdefault(address, engine)
@@ -351,6 +353,11 @@ def _raw(connection: Connection) -> sqlite3.Connection:
     raw = connection.connection.dbapi_connection
     assert isinstance(raw, sqlite3.Connection)  # noqa: S101 - narrows the type
     return raw
+
+
+def _text(data: bytes) -> str:
+    """Read text that was tampered with as something else than what was written, instead of failing to read it."""
+    return data.decode("utf-8", "surrogateescape")
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

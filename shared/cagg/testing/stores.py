@@ -1,4 +1,3 @@
-# ruff: noqa: S101 - a contract suite asserts
 """What every store must do, as a pytest suite: a backend subclasses :class:`StoreContract` with a ``store`` fixture.
 
 The store must be empty at first and be reachable from several threads at once. Example::
@@ -18,6 +17,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -65,7 +65,9 @@ def draft(name: str = "a", *, ordinal: int = 0, kind: EntryKind = EntryKind.DECI
     return EntryDraft(kind=kind, request_key=name, ordinal=ordinal, body={"note": "x", **body})
 
 
-def _measured(number: int, *, task_key: str = "nightly", outcome: str = "completed", energy: str | None = "7") -> EntryDraft:
+def _measured(
+    number: int, *, task_key: str = "nightly", outcome: str = "completed", energy: str | None = "7"
+) -> EntryDraft:
     start = _NOON + timedelta(hours=number)
     body: Mapping[str, Any] = {
         "request": {"task_key": task_key, "host": "local", "root_run_id": f"r{number}", "attempt": 1},
@@ -355,7 +357,7 @@ class StoreContract:
                     append(tx, draft(f"gone-{offset}-{key}"))
                     raise ZeroDivisionError
 
-        _in_threads([lambda offset=offset: work(offset) for offset in range(4)])
+        _in_threads([partial(work, offset) for offset in range(4)])
         with store.transaction() as tx:
             while sequence(tx):
                 pass

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -90,6 +93,29 @@ def one_sentence(result: Result) -> None:
     assert len(lines) == 1, result.err
     assert lines[0].startswith("cagg: ")
     assert "Traceback" not in result.err
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(home: Path) -> Start:
+    """Start ``cagg`` as a process of its own, with the packages under test."""
+    import cagg
+
+    environment = {**os.environ, "PYTHONPATH": str(Path(cagg.__file__).parents[1])}
+
+    def begin(*arguments: str, code: str | None = None, **more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, *(("-c", code) if code else ("-m", "cagg")), *arguments],
+            env={**environment, **more},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return begin
 
 
 @pytest.fixture

@@ -49,7 +49,19 @@ def test_a_value_that_cannot_be_used_is_one_sentence(cli: Any, said: Any, argume
 
 def test_they_reach_the_ledger(cli: Any, night: Any) -> None:
     cli(
-        *("run", "--energy", "1 kWh", "--duration", "1h", "--kind", "training", "--purpose", "monitor", "--risk", "high"),
+        *(
+            "run",
+            "--energy",
+            "1 kWh",
+            "--duration",
+            "1h",
+            "--kind",
+            "training",
+            "--purpose",
+            "monitor",
+            "--risk",
+            "high",
+        ),
         *("--work-item", "issue 7", "--min-difference", "10%", "--interruptible", "--name", "named", "--", "true"),
     )
     entries = cli("explain", "latest", "--json").json["entries"]

@@ -51,6 +51,13 @@ def test_a_plan_that_would_be_denied_answers_no(cli: Any, night: Path) -> None:
     assert cli("plan", *JOB, "--budget", "b").status == 1
 
 
+def test_a_plan_says_that_the_mode_is_off(cli: Any, night: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAGG_MODE", "off")
+    result = cli("plan", *JOB)
+    assert result.status == 0
+    assert "mode is off" in result.out
+
+
 def test_a_plan_uses_the_history_of_a_task(cli: Any, night: Path) -> None:
     for _ in range(3):
         cli("run", "--name", "job", "--", "true")
@@ -92,9 +99,7 @@ def test_the_forecast_says_where_it_is_from(cli: Any, night: Path) -> None:
 
 
 @pytest.mark.parametrize("hours", [1, 2, 24, 72])
-def test_the_chart_fits_80_columns(
-    cli: Any, night: Path, monkeypatch: pytest.MonkeyPatch, hours: int
-) -> None:
+def test_the_chart_fits_80_columns(cli: Any, night: Path, monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     result = cli("forecast", "climatology:DE", "--hours", str(hours), "--duration", "30m")
     assert result.status == 0

@@ -78,7 +78,10 @@ def test_signatures_of_unknown_keys_are_passed_over_and_of_known_keys_must_fit()
     assert open_note(note, [verifier_key(known)]) == (text, [])
     both = note + signed_note(text, known.sign(text.encode()), verifier_key(known)).removeprefix("hello\n\n")
     assert open_note(both, [verifier_key(known)]) == (text, [verifier_key(known)])
-    assert open_note(both, [verifier_key(unknown), verifier_key(known)])[1] == [verifier_key(unknown), verifier_key(known)]
+    assert open_note(both, [verifier_key(unknown), verifier_key(known)])[1] == [
+        verifier_key(unknown),
+        verifier_key(known),
+    ]
     with pytest.raises(LedgerDamaged, match="does not fit"):
         open_note(both.replace("hello", "hullo"), [verifier_key(known)])
 

@@ -117,7 +117,9 @@ def test_a_tree_with_three_levels_of_tiles_has_the_right_root() -> None:
     assert tree.root() == root_of(leaves)
     old = TILE_WIDTH**2 - 3
     steps = consistency_proof(tree, old, size)
-    assert verify_consistency(old_size=old, old_root=root_of(leaves[:old]), size=size, root=root_of(leaves), proof=steps)
+    assert verify_consistency(
+        old_size=old, old_root=root_of(leaves[:old]), size=size, root=root_of(leaves), proof=steps
+    )
 
 
 def test_roots_agree_with_another_implementation() -> None:
@@ -149,7 +151,7 @@ def test_consistency_proofs_of_all_small_sizes_agree_with_the_definition() -> No
     for size in range(66):
         for old in range(size + 1):
             steps = consistency_proof(tree, old, size)
-            if 0 < old:
+            if old > 0:
                 assert steps == proof(old, LEAVES[:size], known=True)
             assert verify_consistency(old_size=old, old_root=roots[old], size=size, root=roots[size], proof=steps)
 
@@ -160,9 +162,7 @@ def test_consistency_proofs_of_larger_sizes_verify(size: int, data: st.DataObjec
     tree = TreeReader(Stored(LEAVES), size)
     steps = consistency_proof(tree, old, size)
     assert steps == proof(old, LEAVES[:size], known=True)
-    assert verify_consistency(
-        old_size=old, old_root=mth(LEAVES[:old]), size=size, root=mth(LEAVES[:size]), proof=steps
-    )
+    assert verify_consistency(old_size=old, old_root=mth(LEAVES[:old]), size=size, root=mth(LEAVES[:size]), proof=steps)
 
 
 @given(st.integers(1, 200), st.data())

@@ -202,8 +202,8 @@ def test_a_body_of_another_type_is_found(log: SqliteStore, value: str) -> None:
             report = verify(tx, [KEY])
     else:
         report = after(log, statement)
-    assert kinds(report) == {FailureKind.BODY} or FailureKind.BODY in kinds(report)
-    assert [failure.index for failure in report.failures][0] == 5
+    assert FailureKind.BODY in kinds(report)
+    assert report.failures[0].index == 5
 
 
 def test_a_body_and_its_hashes_rewritten_break_the_signed_root(log: SqliteStore) -> None:
@@ -243,8 +243,9 @@ ARITHMETIC: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "less energy": lambda body: body | {"energy_millijoules": "7199999999"},
     "another PUE": lambda body: body | {"pue_ppm": 1_000_001},
     "a slice less": lambda body: body | {"slices": body["slices"][:1]},
-    "a cleaner slice": lambda body: body
-    | {"slices": [body["slices"][0] | {"intensity_milligrams_per_kwh": "1"}, body["slices"][1]]},
+    "a cleaner slice": lambda body: (
+        body | {"slices": [body["slices"][0] | {"intensity_milligrams_per_kwh": "1"}, body["slices"][1]]}
+    ),
 }
 
 
@@ -293,7 +294,7 @@ def test_envelopes_that_do_not_fit_are_found_even_unsigned(
 
 @pytest.mark.parametrize("name", CACHE_COLUMNS)
 @pytest.mark.parametrize("request_key", ["m", "k5"])
-@pytest.mark.parametrize("value", ["'zz'", "4711", "NULL", "x'00'"])
+@pytest.mark.parametrize("value", ["'zz'", "4711", "NULL", "x'00'", "CAST(x'ff' AS TEXT)"])
 def test_every_column_beside_the_body_is_compared(log: SqliteStore, name: str, request_key: str, value: str) -> None:
     with attacked(log) as (tx, connection):
         where = f"WHERE request_key = '{request_key}'"
@@ -417,6 +418,7 @@ def test_a_duplicated_entry_is_found_though_all_constraints_were_dropped(store: 
     [
         "DELETE FROM cagg_tile",
         "UPDATE cagg_tile SET hashes = zeroblob(8192)",
+        "UPDATE cagg_tile SET hashes = 17",
         "UPDATE cagg_tile SET hashes = substr(hashes, 1, 8160)",
         "UPDATE cagg_tile SET root = zeroblob(32)",
         "UPDATE cagg_tile SET root = 'x'",
@@ -537,7 +539,15 @@ def test_an_outside_checkpoint_needs_a_trusted_signature(log: SqliteStore) -> No
 
 
 @pytest.mark.parametrize("index", [SPILLED, ATTACHED])
-@pytest.mark.parametrize("change", ["DELETE FROM cagg_blob", "UPDATE cagg_blob SET data = x'00' || substr(data, 2)"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM cagg_blob",
+        "UPDATE cagg_blob SET data = CAST(data || 'x' AS BLOB)",
+        "UPDATE cagg_blob SET data = data || 'x'",
+        "UPDATE cagg_blob SET data = 4711",
+    ],
+)
 def test_attachments_are_compared_with_their_digests(log: SqliteStore, index: int, change: str) -> None:
     report = after(log, change)
     assert kinds(report) == {FailureKind.BLOB}

@@ -38,7 +38,8 @@ def _shape(connection: Connection) -> dict[str, Any]:
     for name in look.get_table_names():
         shape[name] = {
             "columns": [
-                (c["name"], str(c["type"]), c["nullable"], c["default"], c["primary_key"]) for c in look.get_columns(name)
+                (c["name"], str(c["type"]), c["nullable"], c["default"], c["primary_key"])
+                for c in look.get_columns(name)
             ],
             "key": look.get_pk_constraint(name)["constrained_columns"],
             "unique": sorted((c["name"] or "", c["column_names"]) for c in look.get_unique_constraints(name)),

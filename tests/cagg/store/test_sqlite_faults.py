@@ -63,7 +63,8 @@ def test_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    "url", ["", "  ", "sqlite://", "sqlite:///", "sqlite:///:memory:", "mysql://u:secret@h/d", "sqlite:////a?x=1", "a\0b"]
+    "url",
+    ["", "  ", "sqlite://", "sqlite:///", "sqlite:///:memory:", "mysql://u:secret@h/d", "sqlite:////a?x=1", "a\0b"],
 )
 def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
@@ -358,7 +359,9 @@ def test_a_waiter_takes_over_when_the_lock_becomes_free(path: Path, foreign_lock
     store.close()
 
 
-def test_a_program_that_ignores_the_lock_file_makes_writers_give_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_ignores_the_lock_file_makes_writers_give_up(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("cagg.store.sqlite._BUSY_TIMEOUT_MS", 20)
     rude = sqlite3.connect(path, isolation_level=None)
     rude.execute("BEGIN IMMEDIATE")
