@@ -13,7 +13,7 @@ import httpx
 from prefect.exceptions import PrefectException
 
 from cagg.errors import ConfigurationError
-from cagg_prefect.compat import sync_client
+from cagg_prefect.compat import api_address, sync_client
 
 if TYPE_CHECKING:
     from cagg.gating import Gate
@@ -37,7 +37,7 @@ def open_gate() -> Gate:
 
     place = (
         str(Path.cwd()),
-        os.environ.get("PREFECT_API_URL", ""),
+        api_address() or "",
         *sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("CAGG_")),
     )
     with _guard:
@@ -50,9 +50,13 @@ def open_gate() -> Gate:
 def host_settings() -> Mapping[str, Any]:
     """Return the settings in the Prefect Variable ``cagg``; empty when there is none or the API cannot be asked.
 
+    Without an API address nothing is asked, because that would start a temporary server.
+
     Raises:
         ConfigurationError: the variable is no JSON object.
     """
+    if api_address() is None:
+        return {}
     try:
         with sync_client() as client:
             variable = client.read_variable_by_name(VARIABLE)

@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 
 from cagg.budget import reservations
 from cagg.composition import Components
-from cagg.errors import CaggError, IntensityUnavailable, SigningRefused
+from cagg.errors import CaggError, ConfigurationError, IntensityUnavailable, SigningRefused
 from cagg.ledger.checkpoint import FileSigner, sign_checkpoint
 from cagg.ledger.sequencer import sequence
 from cagg.ports import HostRuns, RunState
@@ -147,6 +147,6 @@ def _sign(components: Components, problems: list[str]) -> int | None:
         signer = FileSigner.load_or_create(components.settings.home / "keys", origin)
         with components.store.transaction() as tx:
             return sign_checkpoint(tx, signer).size
-    except SigningRefused as error:
+    except (SigningRefused, ConfigurationError) as error:
         problems.append(str(error))
         return None

@@ -20,7 +20,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from cagg.errors import InvalidInput, StoreUnavailable
 from cagg.ports import JournalRow
@@ -29,7 +28,7 @@ from cagg.records import Allotment, Budget, Hold, Period, Reservation, Reservati
 from cagg.store import tables as t
 from cagg.store._budget_values import allotment_of, budget_of, hold_of, named, reservation_of, values_of
 from cagg.store._instants import from_us, to_us
-from cagg.store._statement import Statement
+from cagg.store._statement import Statement, insert_if_absent
 from cagg.windows import Window
 
 __all__ = ["BudgetRowsSql"]
@@ -65,14 +64,7 @@ _BUDGET = Statement(
 _INSERT_BUDGET = Statement(insert(t.budget).values({column.name: bindparam(column.name) for column in t.budget.c}))
 
 _OF_BUDGET = and_(_a.path == bindparam("path"), _a.unit == bindparam("unit"), _a.period == bindparam("period"))
-_OPEN_ALLOTMENT = Statement(
-    lambda dialect: (
-        (postgresql if dialect == "postgresql" else sqlite)
-        .insert(t.allotment)
-        .values({column.name: bindparam(column.name) for column in t.allotment.c if column.name != "allotment_id"})
-        .on_conflict_do_nothing()
-    )
-)
+_OPEN_ALLOTMENT = insert_if_absent(t.allotment, without="allotment_id")
 _LOCK_PERIOD = Statement(
     select(*t.allotment.c).where(_OF_BUDGET, _a.starts_us == bindparam("starts_us")).with_for_update()
 )
