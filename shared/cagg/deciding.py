@@ -50,7 +50,8 @@ class Question:
         zone_known: a zone was given.
         mode: enforce or observe.
         purpose: release, work or monitor.
-        budget_known: the budget path exists; True when none was named.
+        budget_path: who pays; None when nobody was named.
+        budget_known: that path exists; True when none was named.
     """
 
     now_ms: int
@@ -71,6 +72,7 @@ class Question:
     zone_known: bool
     mode: Mode
     purpose: Purpose
+    budget_path: str | None
     budget_known: bool
 
 
@@ -230,7 +232,10 @@ def conclude(
     if not question.budget_known and question.purpose is not Purpose.MONITOR:
         return Deny(
             reason=Reason.BUDGET_UNKNOWN,
-            message="Nobody created the budget that should pay; create it with `cagg budget set PATH LIMIT`.",
+            message=(
+                f"Nobody created the budget {question.budget_path} that should pay; check its name, or create it "
+                f"with `cagg budget set {question.budget_path} '2 kg/month'`."
+            ),
         )
     if wants_to_wait and not _refusals(question, at_plan):
         return _defer(question, proposal, at_plan)

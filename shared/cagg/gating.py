@@ -10,19 +10,19 @@ import logging
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any
 
-from cagg.composition import PROCESS_RUN_ID, Components, code_version, compose
+from cagg.composition import PROCESS_RUN_ID, Components, compose
 from cagg.errors import NotAdmitted, StoreUnavailable
 from cagg.request import GateOptions, HostProfile, Request, RequestIdentity
 from cagg.settings import Mode, Settings
 from cagg.steps.outage import Outage
 from cagg.steps.recording import Recorder
 from cagg.steps.running import GatedRun, enclosing_run
-from cagg.steps.situation import survey
+from cagg.steps.situation import complete, survey
 from cagg.steps.spooling import replay_spool
 from cagg.verdict import Admit, Decision, Defer
 from cagg.windows import format_duration
@@ -75,7 +75,7 @@ class Gate:
             ConfigurationError: the settings miss something the request needs.
         """
         settings = self.components.settings
-        request = self._complete(request)
+        request = complete(request, settings)
         if settings.mode is Mode.OFF:
             return Outage(self.components).bypass(request)
         self._prepare_once()
@@ -99,13 +99,6 @@ class Gate:
     def release(self, identity: RequestIdentity) -> bool:
         """Give back a waiting reservation; False when there is none."""
         return self._recorder.release(identity)
-
-    def _complete(self, request: Request) -> Request:
-        settings = self.components.settings
-        options = request.options.over(settings.defaults)
-        if options.zone is None and settings.zone is not None:
-            options = options.over(GateOptions(zone=settings.zone))
-        return replace(request, options=options, code=request.code or code_version())
 
     def _prepare_once(self) -> None:
         """Create the store where there is none, and bring in what the spool holds."""

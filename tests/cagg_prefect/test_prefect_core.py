@@ -108,9 +108,7 @@ def variable(prefect_server: LocalPrefect) -> Iterator[Any]:
         client.delete_variable_by_name(opening.VARIABLE)
 
 
-def test_settings_come_from_the_prefect_variable(
-    home: Path, variable: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_settings_come_from_the_prefect_variable(home: Path, variable: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("cagg.toml").write_text('zone = "neso:GB"\ntimezone = "UTC"\n')
     variable({"zone": "climatology:DE", "grid": {"timeout": "2s"}, "defaults": {"on_deny": "skip"}})
     settings = opening.open_gate().components.settings

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cagg.cli._context import store_is_new
 from cagg.errors import CaggError, StoreUnavailable
 from cagg.records import EntryKind
-from cagg.request import GateOptions, Request
+from cagg.request import Request
 
 if TYPE_CHECKING:
     from cagg.composition import Components
@@ -105,13 +105,9 @@ def _with_new_store(parts: Components, folder: str) -> Components:
 
 def _try(parts: Components, request: Request) -> Trial:
     from cagg.steps.recording import Recorder
-    from cagg.steps.situation import survey
+    from cagg.steps.situation import complete, survey
 
-    settings = parts.settings
-    options = request.options.over(settings.defaults)
-    if options.zone is None and settings.zone is not None:
-        options = options.over(GateOptions(zone=settings.zone))
-    situation = survey(parts, replace(request, options=options), None)
+    situation = survey(parts, complete(request, parts.settings), None)
     if situation.store_down:
         raise StoreUnavailable(situation.store_down)
     store = _UndoingStore(parts.store)

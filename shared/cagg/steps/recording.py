@@ -181,6 +181,7 @@ class Recorder:
             zone_known=situation.zone_known,
             mode=settings.mode,
             purpose=request.options.resolved_purpose,
+            budget_path=request.options.budget if situation.outer_key is None else None,
             budget_known=budget_known,
         )
 

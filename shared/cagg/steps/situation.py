@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from cagg.budget.estimates import Estimate, estimate
-from cagg.composition import Components
+from cagg.composition import Components, code_version
 from cagg.errors import StoreUnavailable
 from cagg.grid.chain import GridAnswer, GridQuality
 from cagg.ports import HistoryPoint, StoredForecast
 from cagg.quantities import Energy, Power
 from cagg.records import Reservation, ReservationState
-from cagg.request import Request, RequestIdentity
+from cagg.request import GateOptions, Request, RequestIdentity
+from cagg.settings import Settings
 from cagg.steps.deadlines import resolve_deadline
 from cagg.steps.running import GatedRun
 from cagg.windows import Window
 
-__all__ = ["Situation", "survey"]
+__all__ = ["Situation", "complete", "survey"]
 
 _NO_GRID = GridAnswer(series=None, quality=GridQuality.NONE, steps=(), age=None, fetched=None)
 _HISTORY = 200
@@ -66,6 +67,14 @@ class _Known:
     history: Sequence[HistoryPoint] = ()
     cached: list[StoredForecast] = field(default_factory=list)
     store_down: str = ""
+
+
+def complete(request: Request, settings: Settings) -> Request:
+    """Return the request with the settings' defaults and zone, and the version of the code that asks."""
+    options = request.options.over(settings.defaults)
+    if options.zone is None and settings.zone is not None:
+        options = options.over(GateOptions(zone=settings.zone))
+    return replace(request, options=options, code=request.code or code_version())
 
 
 def survey(components: Components, request: Request, enclosing: GatedRun | None) -> Situation:

@@ -11,8 +11,8 @@ from cagg.errors import LedgerDamaged, ReservationConflict
 from cagg.ledger.entry import append
 from cagg.quantities import CarbonMass, Energy
 from cagg.records import EntryDraft, EntryKind, ReservationState
-from cagg.steps.settlements import amounts_of, record_settlement
 from cagg.spool import SpoolReport
+from cagg.steps.settlements import amounts_of, record_settlement
 
 __all__ = ["replay_spool"]
 

@@ -65,6 +65,7 @@ QUESTION = Question(
     zone_known=True,
     mode=Mode.ENFORCE,
     purpose=Purpose.WORK,
+    budget_path=None,
     budget_known=True,
 )
 NIGHT = series_of(300, 250, 200, 100, 100, 200, 300, 400)
