@@ -34,7 +34,8 @@ def _home(folder: Path) -> dict[str, str]:
     start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
     rows = ["start,g_per_kwh"]
     for half_hour in range(97):
-        rows.append(f"{(start + timedelta(minutes=30 * half_hour)).isoformat()},{150 + 100 * (half_hour % 24) / 24:.1f}")
+        instant = start + timedelta(minutes=30 * half_hour)
+        rows += [f"{instant.isoformat()},{150 + 100 * (half_hour % 24) / 24:.1f}"]
     (folder / "trace.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     (folder / "cagg.toml").write_text(
         'zone = "trace:GB"\ntimezone = "UTC"\n[grid.trace]\nfile = "trace.csv"\nname = "GB"\n', encoding="utf-8"

@@ -90,7 +90,7 @@ def insert_if_absent(table: Table, *, without: str | None = None) -> Statement:
         table: where.
         without: a column that the database fills in; None = all are given.
     """
-    values = {column.name: bindparam(column.name) for column in table.c if column.name != without}
+    values: dict[str, Any] = {column.name: bindparam(column.name) for column in table.c if column.name != without}
 
     def build(dialect: str) -> Insert:
         # one dialect only: importing the other costs a fresh process some 20 ms

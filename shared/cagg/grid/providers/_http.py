@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC
 from types import ModuleType
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpPolicy", "JsonSource", "check_url"]
 
+_RETRYING: ContextVar[bool] = ContextVar("cagg_http_retrying", default=False)
 _LEAST_SECONDS = 0.05
 """With less time left than this, another attempt is not begun."""
 
@@ -143,7 +145,7 @@ class JsonSource:
         """Return the parsed document at a path; raises IntensityUnavailable."""
         stamina = _retrying()
         deadline = _Deadline(self._clock, self._policy)
-        with self._failures(deadline):
+        with self._failures(deadline), _our_retries():
             for attempt in stamina.retry_context(on=deadline.worth_another, **self._waits()):
                 with attempt:
                     return self._document(*self._once(path, deadline.attempt()))
@@ -153,7 +155,7 @@ class JsonSource:
         """As :meth:`get`, for callers in an event loop."""
         stamina = _retrying()
         deadline = _Deadline(self._clock, self._policy)
-        with self._failures(deadline):
+        with self._failures(deadline), _our_retries():
             async for attempt in stamina.retry_context(on=deadline.worth_another, **self._waits()):
                 with attempt:
                     return self._document(*await self._once_async(path, deadline.attempt()))
@@ -283,18 +285,31 @@ class JsonSource:
         return max(0.0, (instant - self._clock.now()).total_seconds())
 
 
-def _retrying() -> ModuleType:
-    """Load stamina on first use.
+@contextmanager
+def _our_retries() -> Iterator[None]:
+    token = _RETRYING.set(True)
+    try:
+        yield
+    finally:
+        _RETRYING.reset(token)
 
-    Its warnings reach the handlers that a program has set up. Where there is none, Python's last resort would print
-    the bare event name on a user's terminal; the chain's steps already say what failed.
+
+def _retrying() -> ModuleType:
+    """Load stamina on first use, and keep its warnings about *our* retries out of other people's logs.
+
+    They carry a bare event name, and the chain's steps already say what failed and how often it was tried. Retries of
+    other code that uses stamina are logged as ever.
     """
     import stamina
 
     log = logging.getLogger("stamina")
-    if not log.handlers:
-        log.addHandler(logging.NullHandler())
+    if _not_ours not in log.filters:
+        log.addFilter(_not_ours)
     return stamina
+
+
+def _not_ours(_: logging.LogRecord) -> bool:
+    return not _RETRYING.get()
 
 
 def _refuse_constant(text: str) -> None:
