@@ -72,6 +72,7 @@ class Ungated:
 
 
 Way = Admission | Skip | Ungated
+"""What becomes of one call of a gated body."""
 
 
 def deployed_host(*, can_defer: bool) -> HostProfile:
@@ -122,8 +123,10 @@ def ask(request: Request, root: RootRun | None) -> Admission:
         if give_way(gate, decision, root):
             request = replace(request, host=replace(request.host, can_defer=False))
         decision = gate.ask(request)
-    level = run_logger().info if isinstance(decision.verdict, Admit) else run_logger().warning
-    level("carbon gate: %s: %s", type(decision.verdict).__name__.lower(), decision.verdict.message)
+    verdict = decision.verdict
+    quiet = isinstance(verdict, Admit) and not verdict.over_limit
+    level = run_logger().info if quiet else run_logger().warning
+    level("carbon gate: %s: %s", type(verdict).__name__.lower(), verdict.message)
     return Admission(gate=gate, decision=decision)
 
 

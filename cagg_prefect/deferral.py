@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from uuid import UUID
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.sorting import TaskRunSort
 
-from cagg.errors import DeferralUnsupported
+from cagg.errors import DeferralUnsupported, StoreUnavailable
 from cagg.verdict import Decision, Defer
 from cagg.windows import format_duration
 from cagg_prefect.compat import (
@@ -60,7 +61,7 @@ def give_way(gate: Gate, decision: Decision, root: RootRun | None) -> bool:
     if not decision.request.encloses_run:
         upstream = look_upstream(root, gate.components.clock)
         if upstream.lost:
-            gate.release(decision.request.identity)
+            _release(gate, decision)
             raise DeferralUnsupported(
                 f"{decision.request.identity.task_key} should wait until {verdict.until:%H:%M} UTC, but the finished "
                 f"task runs {', '.join(upstream.lost[:3])} would run again then: give those tasks persist_result=True "
@@ -88,7 +89,7 @@ def hand_back(gate: Gate, decision: Decision, root: RootRun) -> None:
         run = client.read_flow_run(UUID(root.run_id))
         if run.state is not None and not run.state.is_running():
             # Cancelled or rescheduled by a person while the gate was asked: that stands.
-            gate.release(decision.request.identity)
+            _release(gate, decision)
             raise Pause(state=run.state)
         if run.empirical_policy.retries:
             policy = run.empirical_policy.model_copy(update={"retries": run.empirical_policy.retries + 1})
@@ -178,7 +179,13 @@ def wait_here(gate: Gate, decision: Decision) -> None:
     finally:
         countdown.close()
         if not waited:
-            gate.release(decision.request.identity)
+            _release(gate, decision)
+
+
+def _release(gate: Gate, decision: Decision) -> None:
+    """Give the waiting reservation back; with the store down ``cagg maintain`` does it later."""
+    with suppress(StoreUnavailable):
+        gate.release(decision.request.identity)
 
 
 class _Countdown:

@@ -76,11 +76,11 @@ class LocalPrefect:
             "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui", log="server.log"
         )
 
-        def healthy() -> bool | None:
+        def healthy() -> str | None:
             if server.poll() is not None:
                 raise CaggError(f"the Prefect server ended at once: {prefect.log('server.log')[-2000:]}")
             try:
-                return True if httpx.get(f"{prefect.api_url}/health", timeout=2.0).status_code == 200 else None
+                return "healthy" if httpx.get(f"{prefect.api_url}/health", timeout=2.0).is_success else None
             except httpx.HTTPError:
                 return None
 

@@ -18,10 +18,10 @@ class ValidationFailed(Exception):
 
 
 @task
-def split() -> Any:
+def split() -> list[Any]:
     """Load 1797 handwritten digits, which ship with scikit-learn, and keep a quarter for the validation."""
     images, digits = load_digits(return_X_y=True)
-    return train_test_split(images, digits, test_size=0.25, random_state=7, stratify=digits)
+    return list(train_test_split(images, digits, test_size=0.25, random_state=7, stratify=digits))
 
 
 @task(retries=1)

@@ -92,7 +92,7 @@ def doubled(number: int) -> int:
     return number * 2
 
 
-@flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
+@flow(task_runner=ProcessPoolTaskRunner(max_workers=2))  # type: ignore[arg-type]  # Prefect's runners are not covariant
 def pooled() -> list[int]:
     return list(doubled.map([1, 2, 3]).result())
 

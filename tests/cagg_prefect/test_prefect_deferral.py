@@ -340,3 +340,36 @@ def test_host_of_unknown_runs(prefect_server: Any) -> None:
     assert runs.describe()["address"].startswith("http://127.0.0.1:")
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         assert runs.run_state("5f0c6a0e-0000-4000-8000-000000000000") is RunState.UNKNOWN
+
+
+def test_a_task_inside_another_task_gives_nothing_back(scripted: Any, verdicts: Any, deploy: Deploy) -> None:
+    scripted.rule = lambda request, ask: verdicts.defer()
+
+    @carbon_aware()
+    @task
+    def inner() -> int:
+        return 1
+
+    @carbon_aware()
+    def plain() -> int:
+        return 1
+
+    @carbon_aware()
+    @flow
+    def subflow() -> int:
+        return 1
+
+    @task
+    def outer() -> int:
+        return inner() + plain() + subflow()
+
+    @flow
+    def nesting() -> int:
+        return outer()
+
+    run = deploy(nesting)
+    assert start(nesting, run) == 3
+    assert [request.host.can_defer for request in scripted.requests] == [False, False, False]
+    state = read(run).state
+    assert state is not None
+    assert state.is_completed()

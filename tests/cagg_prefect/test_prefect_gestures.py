@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import io
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -403,6 +405,23 @@ def test_script_waits_in_process_and_asks_again(scripted: Any, verdicts: Any, ca
     assert [type(verdict).__name__ for verdict in scripted.verdicts] == ["Defer", "Admit"]
     assert len({request.identity.key for request in scripted.requests}) == 1
     assert "Waiting here for" in caplog.text
+
+
+def test_a_terminal_shows_a_countdown(scripted: Any, verdicts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    scripted.rule = lambda request, ask: verdicts.defer(1.5) if ask == 0 else verdicts.admit()
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+
+    @carbon_aware()
+    def plain() -> int:
+        return 1
+
+    assert plain() == 1
+    assert "waiting for a cleaner window: 1 s left" in terminal.getvalue()
 
 
 def test_wait_that_would_run_into_the_flows_timeout_is_not_begun(scripted: Any, verdicts: Any) -> None:

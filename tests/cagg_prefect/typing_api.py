@@ -50,8 +50,8 @@ assert_type(train(10), float)
 assert_type(train.submit(10), PrefectFuture[float])
 assert_type(plain(1, "b"), tuple[int, str])
 
-as_flow: Flow[[int], Coroutine[Any, Any, str]] = nightly_async
-as_task: Task[[str], Coroutine[Any, Any, bytes]] = fetch
+as_flow: Flow[..., Any] = nightly_async
+as_task: Task[..., Any] = fetch.with_options(retries=2)
 as_function: Callable[[int, str], tuple[int, str]] = plain
 as_coroutine_function: Callable[[int], Coroutine[Any, Any, int]] = plain_async
 
