@@ -103,10 +103,12 @@ class Grid:
         accounting = self._chain(zone_name)[2]
         return () if accounting is None else tuple(provider.name for provider in accounting.providers)
 
-    def planning(self, zone_name: str, window: Window, series: IntensitySeries | None) -> tuple[int | None, str]:
+    def planning(self, zone_name: str | None, window: Window, series: IntensitySeries | None) -> tuple[int | None, str]:
         """Return the price of holds in mg/kWh, PUE included, and where it comes from; (None, reason) when unknown."""
         intensity, basis = self._settings.planning_intensity, "declared"
         if intensity is None:
+            if zone_name is None:
+                return None, "no zone is set"
             zone, chain, _ = self._chain(zone_name)
             intensity, basis = chain.planning_intensity(zone, window, series)
         if intensity is None:

@@ -350,9 +350,8 @@ def _admit(question: Question, proposal: Proposal, headrooms: Sequence[Headroom]
         wait = format_duration(from_epoch_ms(proposal.start_ms) - from_epoch_ms(question.now_ms))
         sentence = f"a cleaner window in {wait} lies in a budget period that has no room."
         return Admit(reason=Reason.BUDGET_EXCEEDED, message=f"Runs now: {sentence}", over_limit=_over(headrooms))
-    return Admit(
-        reason=proposal.reason,
-        message=f"Runs now: {_SENTENCES[proposal.reason]}",
-        over_limit=_over(headrooms),
-        unshifted=unshifted,
-    )
+    sentence, over = _SENTENCES[proposal.reason], _over(headrooms)
+    if not question.budget_known:
+        over = (*over, str(question.budget_path))
+        sentence += f" Nobody created the budget {question.budget_path}, so nobody pays; `cagg budget set` creates it."
+    return Admit(reason=proposal.reason, message=f"Runs now: {sentence}", over_limit=over, unshifted=unshifted)

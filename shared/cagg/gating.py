@@ -7,11 +7,13 @@ any transaction, the verdict, its hold and its ledger entry are one transaction.
 from __future__ import annotations
 
 import logging
+import sys
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -21,7 +23,7 @@ from cagg.request import GateOptions, HostProfile, Request, RequestIdentity
 from cagg.settings import Mode, Settings
 from cagg.steps.outage import Outage
 from cagg.steps.recording import Recorder
-from cagg.steps.running import GatedRun, enclosing_run
+from cagg.steps.running import GatedRun
 from cagg.steps.situation import complete, survey
 from cagg.steps.spooling import replay_spool
 from cagg.verdict import Admit, Decision, Defer
@@ -42,6 +44,7 @@ class Gate:
         self.components = components
         self._recorder = Recorder(components)
         self._prepared = False
+        self._pending: dict[str, Decision] = {}
 
     @classmethod
     def open(
@@ -79,8 +82,13 @@ class Gate:
         if settings.mode is Mode.OFF:
             return Outage(self.components).bypass(request)
         self._prepare_once()
-        situation = survey(self.components, request, enclosing_run())
-        return self._recorder.decide(situation)
+        asked_twice = self._pending.get(request.identity.key)
+        if asked_twice is not None and self.components.clock.now() - asked_twice.asked_at < settings.lease:
+            return asked_twice  # admitted already and not begun yet: one admission
+        decision = self._recorder.decide(survey(self.components, request))
+        if isinstance(decision.verdict, Admit) and decision.lease_epoch is not None:
+            self._pending[request.identity.key] = decision
+        return decision
 
     def run(self, decision: Decision) -> GatedRun:
         """Return the context manager that meters an admitted run, keeps its lease alive and settles it.
@@ -90,6 +98,8 @@ class Gate:
         """
         if not isinstance(decision.verdict, Admit):
             raise NotAdmitted(decision)
+        identity = decision.request.identity
+        self._pending.pop(replace(identity, incarnation=0).key, None)
         return GatedRun(self.components, decision)
 
     def deferrals(self, identity: RequestIdentity) -> int:
@@ -154,12 +164,17 @@ class _LocalGate(AbstractContextManager["GatedRun"]):
 
     def __enter__(self) -> GatedRun:
         decision = self.ask()
-        while isinstance(decision.verdict, Defer):
-            if not self._local.wait:
-                raise NotAdmitted(decision)
-            wait_until(self.gate, decision.verdict, self._local.on_tick)
-            decision = self.ask()
-        self._run = self.gate.run(decision)
+        begun = False
+        try:
+            while isinstance(decision.verdict, Defer) and self._local.wait:
+                wait_until(self.gate, decision.verdict, self._local.on_tick)
+                decision = self.ask()
+            self._run = self.gate.run(decision)
+            begun = True
+        finally:
+            if not begun:  # refused, interrupted, or not to wait: nothing will continue this request
+                with suppress(StoreUnavailable):
+                    self.gate.release(decision.request.identity)
         return self._run.__enter__()
 
     def __exit__(
@@ -170,7 +185,7 @@ class _LocalGate(AbstractContextManager["GatedRun"]):
 
 
 def gate(
-    name: str = "gate",
+    name: str | None = None,
     *,
     wait: bool = True,
     run_id: str | None = None,
@@ -181,7 +196,7 @@ def gate(
     """Gate a block of code anywhere: ``with cagg.gate(zone="GB", finish_by="06:00") as run: ...``.
 
     Args:
-        name: what runs, stable from night to night: its history is kept by it.
+        name: what runs, stable from night to night: its history is kept by it; None = the calling function.
         wait: wait in this process when deferred; False raises NotAdmitted instead.
         run_id: identity of the run when a restart should continue the same request; None = a new one each time.
         on_tick: called about every second while waiting; None = one log line at the start.
@@ -192,7 +207,9 @@ def gate(
         NotAdmitted: on entering, when the verdict is Deny or Review, or Defer without ``wait``.
         InvalidInput: an option cannot be used.
     """
-    identity = RequestIdentity(host="local", root_run_id=run_id or f"{PROCESS_RUN_ID}-{uuid.uuid4()}", task_key=name)
+    identity = RequestIdentity(
+        host="local", root_run_id=run_id or f"{PROCESS_RUN_ID}-{uuid.uuid4()}", task_key=name or _caller()
+    )
     request = Request(
         identity=identity,
         options=GateOptions.from_mapping(options, where="cagg.gate"),
@@ -200,6 +217,16 @@ def gate(
         encloses_run=run_id is not None,
     )
     return _LocalGate(_Local(request=request, wait=wait, on_tick=on_tick or _announce), opened)
+
+
+def _caller() -> str:
+    """Name the function that opened the gate: ``module.function``, or the script's name at its top level."""
+    frame = sys._getframe(2)
+    module = str(frame.f_globals.get("__name__", "python"))
+    if module == "__main__":
+        module = Path(str(frame.f_globals.get("__file__", "python"))).stem
+    function = frame.f_code.co_name
+    return module if function.startswith("<") else f"{module}.{function}"
 
 
 _announced: set[datetime] = set()

@@ -12,9 +12,10 @@ from cagg.budget import reservations
 from cagg.composition import Components
 from cagg.errors import CaggError, ConfigurationError, IntensityUnavailable, SigningRefused
 from cagg.ledger.checkpoint import FileSigner, sign_checkpoint
+from cagg.ledger.entry import read_body
 from cagg.ledger.sequencer import sequence
 from cagg.ports import HostRuns, RunState
-from cagg.records import ReservationState
+from cagg.records import EntryKind, ReservationState
 from cagg.steps.expiring import book_expired
 from cagg.steps.settlements import record_settlement
 from cagg.steps.spooling import replay_spool
@@ -26,6 +27,8 @@ logger = logging.getLogger("cagg")
 
 _FORECAST_REACH = timedelta(hours=48)
 _FORECAST_KEPT = timedelta(hours=48)
+_DECISIONS_READ = 200
+"""How many of the newest decisions are looked at for zones in use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +79,7 @@ def maintain(components: Components, *, hosts: Mapping[str, HostRuns] | None = N
     spooled = replay_spool(components)
     problems.extend(spooled.set_aside)
     with components.store.transaction() as tx:
-        expired = len(book_expired(tx, now=tx.now(), path=None, limit=1_000))
+        expired = len(book_expired(tx, now=tx.now(), limit=1_000, pue_ppm=components.settings.pue_ppm))
         sequenced = sequence(tx, 10_000)
     reconciled = _reconcile(components, load_hosts() if hosts is None else hosts)
     fetched = _fetch(components, problems)
@@ -113,10 +116,22 @@ def _reconcile(components: Components, hosts: Mapping[str, HostRuns]) -> int:
 
 
 def _fetch(components: Components, problems: list[str]) -> int:
-    """Fill the shared forecast cache for the configured zone, so that workers without internet can plan."""
-    zone_name = components.settings.zone
-    if zone_name is None:
-        return 0
+    """Fill the shared forecast cache, so that workers without internet can plan; returns how many were fetched."""
+    return sum(_fetch_zone(components, zone_name, problems) for zone_name in sorted(_zones(components)))
+
+
+def _zones(components: Components) -> set[str]:
+    """Zones worth a forecast: the configured one, and those that gates named lately."""
+    zones = {components.settings.zone} if components.settings.zone is not None else set()
+    with components.store.snapshot() as tx:
+        for entry in tx.entries(kind=EntryKind.DECISION, newest_first=True, limit=_DECISIONS_READ):
+            named = (read_body(tx, entry).get("request") or {}).get("zone")
+            if named is not None:
+                zones.add(named)
+    return zones
+
+
+def _fetch_zone(components: Components, zone_name: str, problems: list[str]) -> int:
     now = components.clock.now()
     try:
         with components.store.snapshot() as tx:

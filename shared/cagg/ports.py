@@ -383,7 +383,8 @@ class LedgerRows(Protocol):
         ...
 
     def history(self, task_key: str, limit: int) -> Sequence[HistoryPoint]:
-        """Newest measurements of a task, newest first."""
+        """Newest measurements of a task, newest first; a run that was given up as lost and completed after all
+        counts once, as it completed."""
         ...
 
     def origin(self) -> str:
@@ -478,7 +479,8 @@ class ForecastRows(Protocol):
     """The forecast cache that gates share."""
 
     def put_forecast(self, forecast: StoredForecast) -> None:
-        """Store a series; older vintages of the same provider and zone are kept for a day."""
+        """Store a series; older vintages of the same provider and zone are kept for a day, and longer while an open
+        reservation may be priced with them."""
         ...
 
     def forecasts(self, provider: str, zone: str, since: datetime) -> Sequence[StoredForecast]:
@@ -486,7 +488,8 @@ class ForecastRows(Protocol):
         ...
 
     def drop_forecasts(self, before: datetime) -> int:
-        """Delete series fetched before an instant; returns how many."""
+        """Delete series fetched before an instant, except what open reservations may be priced with; returns how
+        many."""
         ...
 
 
@@ -495,6 +498,10 @@ class Transaction(LedgerRows, BudgetRows, ForecastRows, Protocol):
 
     def now(self) -> datetime:
         """The store's own time, UTC, the same throughout the transaction."""
+        ...
+
+    def schema_version(self) -> str:
+        """The version that the store says its schema has; a newer program may have moved it on."""
         ...
 
 

@@ -368,12 +368,15 @@ class Settlement:
     Attributes:
         request_key: whose.
         state: settled, released, expired or late_settled.
-        amounts: charged by unit, in total (an expired one: what was booked so far plus the difference).
+        amounts: charged by unit, in total (an expired one: what was booked so far plus the difference); a unit that
+            no budget could be charged in is not in it.
         differences: change against what had been charged before; equals ``amounts`` unless late.
         overrun: excess over the limit by budget path and unit, as ``path:unit`` -> amount.
-        lease: how long the lease ran; None for released ones.
+        unpriced: budgets, as ``path:unit``, that could not be charged because the amount is unknown and nothing was
+            held that bounds it; sorted, empty when all were charged.
+        lease: how long the lease ran; None for released ones and for runs that never had one.
         late: True when the reservation had expired before.
-        note: how an amount that nobody measured was charged; empty when all were measured.
+        note: how an amount that nobody measured was charged, or why it was not; empty when all were measured.
     """
 
     request_key: str
@@ -381,6 +384,7 @@ class Settlement:
     amounts: Mapping[Unit, int]
     differences: Mapping[Unit, int]
     overrun: Mapping[str, int]
+    unpriced: tuple[str, ...] = ()
     lease: timedelta | None = None
     late: bool = False
     note: str = ""

@@ -161,6 +161,10 @@ class GateOptions:
             put("energy", Energy.parse(_text(self.energy, "energy", "1.5 kWh")))
         if self.power is not None and not isinstance(self.power, Power):
             put("power", Power.parse(_text(self.power, "power", "250 W")))
+        for name in ("energy", "power"):
+            value = getattr(self, name)
+            if value is not None and value in (Energy(millijoules=0), Power(milliwatts=0)):
+                raise InvalidInput(f"{name} must be more than zero; leave it out if it is unknown.")
         if self.energy is not None and self.power is not None:
             raise InvalidInput("energy and power are both given; keep one of them.")
         self._convert_deadline()

@@ -22,7 +22,10 @@ from cagg.quantities import PPM, CarbonIntensity, Energy, Power
 from cagg.request import GateOptions
 from cagg.windows import parse_duration, parse_instant, time_zone
 
-__all__ = ["IdlePolicy", "Mode", "OnStoreDown", "Settings", "find_config", "load_settings"]
+__all__ = ["METER_SOURCES", "IdlePolicy", "Mode", "OnStoreDown", "Settings", "find_config", "load_settings"]
+
+METER_SOURCES = ("auto", "rapl", "cpu_model", "memory_model", "nvml", "codecarbon")
+"""What ``meter.sources`` may name."""
 
 
 class Mode(StrEnum):
@@ -55,6 +58,7 @@ class IdlePolicy(StrEnum):
 
 
 _E = TypeVar("_E", bound=StrEnum)
+_Q = TypeVar("_Q")
 
 
 def _text(value: object) -> str:
@@ -70,6 +74,36 @@ def _names(value: object) -> tuple[str, ...]:
     names = tuple(item.strip() for item in items if item.strip())
     if not names:
         raise InvalidInput("must name at least one.")
+    return names
+
+
+def _quantity(parse: Callable[[str], _Q], example: str, *, zero: bool = True) -> Callable[[object], _Q]:
+    def read(value: object) -> _Q:
+        if not isinstance(value, str):
+            raise InvalidInput(f"must be text with a unit such as {example!r}, got {value!r}.")
+        amount = parse(value)
+        if not zero and amount == parse("0" + example.lstrip("0123456789.")):
+            raise InvalidInput(f"must be more than zero, for example {example!r}.")
+        return amount
+
+    return read
+
+
+def _one_of(*names: str) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        if value not in names:
+            raise InvalidInput(f"must be one of {', '.join(names)}, got {value!r}.")
+        return str(value)
+
+    return parse
+
+
+def _meter_sources(value: object) -> tuple[str, ...]:
+    names = _names(value)
+    for name in names:
+        _one_of(*METER_SOURCES)(name)
+    if "auto" in names and len(names) > 1:
+        raise InvalidInput("must be 'auto' alone or names of sources.")
     return names
 
 
@@ -177,16 +211,20 @@ class Settings:
     trace_scale: float = _item("grid.trace.time_scale", _scale, 1.0)
     trace_anchor: datetime | None = _item("grid.trace.anchor", _instant, None)
     neso_url: str = _item("grid.neso.url", _text, "https://api.carbonintensity.org.uk")
-    planning_intensity: CarbonIntensity | None = _item("grid.planning_intensity", CarbonIntensity.parse, None)
+    planning_intensity: CarbonIntensity | None = _item(
+        "grid.planning_intensity", _quantity(CarbonIntensity.parse, "300 g/kWh"), None
+    )
     pue_ppm: int | None = _item("meter.pue", _factor(1.0), None)
-    meter_sources: tuple[str, ...] = _item("meter.sources", _names, ("auto",))
+    meter_sources: tuple[str, ...] = _item("meter.sources", _meter_sources, ("auto",))
     idle_policy: IdlePolicy = _item("meter.idle_policy", _choice(IdlePolicy), IdlePolicy.RESERVED)
-    cross_check: str | None = _item("meter.cross_check", _text, None)
+    cross_check: str | None = _item("meter.cross_check", _one_of("codecarbon"), None)
     codecarbon_country: str | None = _item("meter.codecarbon_country", _text, None)
-    materiality: Energy = _item("policy.materiality", Energy.parse, Energy(millijoules=18_000_000))
+    materiality: Energy = _item("policy.materiality", _quantity(Energy.parse, "5 Wh"), Energy(millijoules=18_000_000))
     max_deferrals: int = _item("policy.max_deferrals", _whole(0), 6)
     default_duration: timedelta = _item("policy.default_duration", _duration, timedelta(hours=1))
-    default_power: Power = _item("policy.default_power", Power.parse, Power(milliwatts=100_000))
+    default_power: Power = _item(
+        "policy.default_power", _quantity(Power.parse, "100 W", zero=False), Power(milliwatts=100_000)
+    )
     on_store_down: OnStoreDown = _item("policy.on_store_down", _choice(OnStoreDown), OnStoreDown.DENY)
     lease: timedelta = _item("reservation.lease", _duration, timedelta(minutes=5))
     beat: timedelta = _item("reservation.beat", _duration, timedelta(seconds=60))
@@ -208,10 +246,10 @@ def find_config(start: Path, environ: Mapping[str, str]) -> Path | None:
     if environ.get("CAGG_CONFIG"):
         return Path(environ["CAGG_CONFIG"]).expanduser()
     for folder in (start, *start.parents):
-        if (folder / "cagg.toml").is_file():
+        if (folder / "cagg.toml").exists():
             return folder / "cagg.toml"
     home = Path(environ.get("CAGG_HOME", "~/.cagg")).expanduser() / "cagg.toml"
-    return home if home.is_file() else None
+    return home if home.exists() else None
 
 
 def load_settings(
@@ -258,7 +296,13 @@ def load_settings(
                 raise ConfigurationError(_unknown(key, origin))
             values[item.name] = _parsed(item.metadata["parse"], value, key, origin, folder)
             origins[item.name] = f"{origin} ({_environment_name(key)})" if origin == "environment" else origin
-    return Settings(**values, defaults=options, origins=origins)
+    settings = Settings(**values, defaults=options, origins=origins)
+    if settings.lease < 2 * settings.beat:
+        raise ConfigurationError(
+            f"reservation.lease ({settings.lease}, {origins['lease']}) must be at least twice reservation.beat "
+            f"({settings.beat}, {origins['beat']}), or live runs would expire; correct one of them."
+        )
+    return settings
 
 
 def _options(table: Mapping[str, Any], origin: str) -> GateOptions:
@@ -282,7 +326,7 @@ def _parsed(parse: Callable[[Any], Any], value: Any, key: str, origin: str, fold
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read ({error.strerror}); make it readable or remove it.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -310,7 +354,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     names.update({_environment_name(f"defaults.{item.name}"): f"defaults.{item.name}" for item in fields(GateOptions)})
     stated: dict[str, Any] = {names[name]: value for name, value in environ.items() if name in names and value != ""}
     if "defaults.interruptible" in stated:
-        stated["defaults.interruptible"] = str(stated["defaults.interruptible"]).lower() in {"1", "true", "yes"}
+        said = str(stated["defaults.interruptible"]).lower()
+        stated["defaults.interruptible"] = {"1": True, "true": True, "0": False, "false": False}.get(said, said)
     return stated
 
 

@@ -6,10 +6,12 @@ What cannot be replayed is set aside as ``*.bad`` and reported, never deleted.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,21 +80,47 @@ class Spool:
         ``apply`` must be idempotent: after a crash between both, it sees the record again. A StoreUnavailable stops
         the replay and leaves the rest; any other cagg error sets the file aside.
         """
-        replayed, set_aside = 0, []
-        for path in self.waiting():
-            try:
-                record = json.loads(path.read_text(encoding="utf-8"))
-                if not isinstance(record, dict):
-                    raise LedgerDamaged("it is not a JSON object.")
-                apply(record)
-            except StoreUnavailable:
-                break
-            except FileNotFoundError:
-                continue
-            except (CaggError, ValueError, KeyError, TypeError) as error:
-                path.rename(path.with_suffix(".bad"))
-                set_aside.append(f"{path.name}: {error}")
-                continue
-            path.unlink(missing_ok=True)
-            replayed += 1
+        replayed, set_aside = 0, list[str]()
+        with self._alone() as alone:
+            if not alone:
+                return SpoolReport(replayed=0, set_aside=())
+            for path in self.waiting():
+                try:
+                    record = json.loads(path.read_text(encoding="utf-8"))
+                    if not isinstance(record, dict):
+                        raise LedgerDamaged("it is not a JSON object.")
+                    apply(record)
+                except StoreUnavailable:
+                    break
+                except OSError as error:
+                    set_aside.append(f"{path} stays: it cannot be read ({error.strerror}); make it readable.")
+                    continue
+                except (CaggError, ValueError, KeyError, TypeError) as error:
+                    set_aside.append(f"{path.name}: {error}")
+                    with suppress(OSError):
+                        path.rename(path.with_suffix(".bad"))
+                    continue
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+                replayed += 1
         return SpoolReport(replayed=replayed, set_aside=tuple(set_aside))
+
+    @contextmanager
+    def _alone(self) -> Iterator[bool]:
+        """Yield True to one process at a time; False where another one replays, or nothing waits."""
+        if not self.waiting():
+            yield False
+            return
+        try:
+            descriptor = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError:
+            yield True  # what cannot be locked cannot be removed either: replaying it again changes nothing
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+        finally:
+            os.close(descriptor)

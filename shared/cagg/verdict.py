@@ -42,7 +42,6 @@ class Reason(StrEnum):
     INTENSITY_UNKNOWN_TO_BUDGET = "intensity_unknown_to_budget"
     NO_REVIEWER = "no_reviewer"
     STORE_DOWN = "store_down"
-    ALREADY_SETTLED = "already_settled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ __all__ = [
     "require_utc",
     "time_zone",
     "to_epoch_ms",
+    "to_epoch_us",
     "to_milliseconds",
 ]
 
@@ -144,6 +145,11 @@ def to_epoch_ms(instant: datetime, *, up: bool = False) -> int:
     """Return whole milliseconds since 1970-01-01T00:00Z, rounded down, or up on request."""
     micros = (require_utc(instant) - _EPOCH) // timedelta(microseconds=1)
     return -(-micros // 1_000) if up else micros // 1_000
+
+
+def to_epoch_us(instant: datetime) -> int:
+    """Return whole microseconds since 1970-01-01T00:00Z."""
+    return (require_utc(instant) - _EPOCH) // timedelta(microseconds=1)
 
 
 def from_epoch_ms(milliseconds: int) -> datetime:

@@ -8,12 +8,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from cagg.budget._locking import INT64_MAX, lock, move
-from cagg.errors import InvalidInput
+from cagg.budget._pricing import carbon_without_intensity, check_pue, price_is_zero
+from cagg.errors import InvalidInput, ReservationConflict
 from cagg.ports import Transaction
-from cagg.quantities import PPM, CarbonIntensity, Energy, Unit, carbon_of
-from cagg.records import Allotment, Hold, Reservation, ReservationState, Settlement
+from cagg.quantities import PPM, Energy, Unit
+from cagg.records import Budget, Hold, Reservation, ReservationState, Settlement
 
-__all__ = ["check_amounts", "end", "settlement_of"]
+__all__ = ["charge_of", "check_amounts", "end", "had_hold", "settled_before", "settlement_of"]
 
 _KIND = {
     ReservationState.SETTLED: "settle",
@@ -48,9 +49,11 @@ def end(
 ) -> Settlement:
     """Free what is held, charge what was used, and store the reservation in its last state.
 
-    A unit that ``actual`` doesn't name is charged by :func:`_charge`; nothing is charged to a reservation that never
-    started. A late settlement books the difference against what the expiry charged.
+    A unit that ``actual`` doesn't name is charged by :func:`charge_of`; nothing is charged to a reservation that never
+    started. A late settlement books the difference against what the expiry charged, and keeps that where it brings
+    nothing better.
     """
+    pue_ppm = check_pue(pue_ppm)
     late = state is ReservationState.LATE_SETTLED
     booked: dict[int, int] = defaultdict(int)
     if late:
@@ -60,19 +63,17 @@ def end(
     for allotment in lock(tx, holds):
         hold = holds[allotment.allotment_id]
         before = booked[allotment.allotment_id]
-        if reservation.lease_epoch == 0:
-            charge = 0
-        elif late and hold.unit not in actual:
-            charge = before
-        else:
-            charge = _charge(reservation, allotment, hold, actual, pue_ppm)[0]
+        charge: int | None = 0
+        if reservation.lease_epoch > 0:
+            how = _known if late else charge_of
+            charge = how(reservation, allotment.budget, hold, actual, pue_ppm)[0]
         move(
             tx,
             allotment,
             request_key=reservation.request_key,
             kind=_KIND[state],
             d_held=0 if late else -hold.amount,
-            d_spent=charge - before,
+            d_spent=0 if charge is None else charge - before,
             at=now,
         )
     used = reservation.used_energy
@@ -83,43 +84,55 @@ def end(
     return settlement_of(tx, ended, actual)
 
 
-def _charge(
-    reservation: Reservation, allotment: Allotment, hold: Hold, actual: Mapping[Unit, int], pue_ppm: int | None
-) -> tuple[int, str]:
-    """Return what one allotment is charged, and in words how, when nobody measured it in its unit.
+def had_hold(reservation: Reservation) -> bool:
+    """True unless the run went on without asking, so that it never had a lease and what it holds is not a bound."""
+    return reservation.lease_until is not None or reservation.started_at is None
+
+
+def _known(
+    reservation: Reservation, budget: Budget, hold: Hold, actual: Mapping[Unit, int], pue_ppm: int
+) -> tuple[int | None, str]:
+    """Return what was measured, or carbon priced from the measured energy; None where neither is known."""
+    if hold.unit in actual:
+        return actual[hold.unit], ""
+    if hold.unit is not Unit.CARBON or (Unit.ENERGY not in actual and not price_is_zero(reservation, budget)):
+        return None, ""
+    energy = Energy(millijoules=actual.get(Unit.ENERGY, 0))
+    return carbon_without_intensity(energy, reservation, budget, pue_ppm=pue_ppm) or (None, "")
+
+
+def charge_of(
+    reservation: Reservation, budget: Budget, hold: Hold, actual: Mapping[Unit, int], pue_ppm: int
+) -> tuple[int | None, str]:
+    """Return what one allotment is charged, None when that is unknown, and in words how, when nobody measured it.
 
     Carbon without an accounting intensity is priced as it was planned, from the energy that is known: at the
     reservation's planning intensity, else at the budget's price for unknown intensity. Everything else that is
-    unknown is charged as held: the hold is an upper bound, and unknown must never be cheaper than known.
+    unknown is charged as held (a run that never had a hold: from the upper bound of its energy), because unknown must
+    never be cheaper than known. Where there is no bound either, the charge is unknown: never a zero.
     """
-    unit = hold.unit
-    if unit in actual:
-        return actual[unit], ""
-    if unit is Unit.CARBON and Unit.ENERGY in actual:
-        energy = Energy(millijoules=actual[Unit.ENERGY])
-        for price, name in (
-            (reservation.planning_intensity_milligrams_per_kwh, "the planning intensity"),
-            (allotment.budget.unknown_intensity_milligrams_per_kwh, "the budget's price for unknown intensity"),
-        ):
-            if price is not None:
-                intensity = CarbonIntensity(milligrams_per_kwh=price)
-                return _priced(energy, intensity, pue_ppm), f"carbon at {name} ({intensity})"
-        return hold.amount, "carbon as held, because no intensity is known and no price for that is set"
-    return hold.amount, f"{unit} as held, because it was not measured"
-
-
-def _priced(energy: Energy, intensity: CarbonIntensity, pue_ppm: int | None) -> int:
-    """Return micrograms, cut off at 2^63-1: a charge is recorded in any case."""
-    try:
-        return carbon_of(energy, intensity, pue_ppm=pue_ppm or PPM).micrograms
-    except InvalidInput:
-        return INT64_MAX
+    charge, words = _known(reservation, budget, hold, actual, pue_ppm)
+    if charge is not None:
+        return charge, words
+    unpriced = hold.unit is Unit.CARBON and Unit.ENERGY in actual
+    why = "no intensity is known and no price for that is set" if unpriced else "it was not measured"
+    if not had_hold(reservation) and not unpriced and reservation.upper_energy > Energy.ZERO:
+        bound = {Unit.ENERGY: reservation.upper_energy.millijoules}
+        charge, _ = _known(reservation, budget, hold, bound, pue_ppm)
+        if charge is not None:
+            return charge, f"{hold.unit} at the estimate's upper bound, because {why}"
+    if hold.amount > 0:
+        return hold.amount, f"{hold.unit} as held, because {why}"
+    if hold.unit is Unit.CARBON and carbon_without_intensity(Energy.ZERO, reservation, budget, pue_ppm=PPM) is None:
+        why = "no intensity is known and no price for that is set"
+    return None, f"{hold.unit} not charged to {budget.path}, because {why}"
 
 
 def settlement_of(tx: Transaction, reservation: Reservation, actual: Mapping[Unit, int]) -> Settlement:
     """Return how an ended reservation was settled, as its journal tells: the same each time it is asked.
 
-    Amounts are those of the allotments that it held, and the energy in any case where ``actual`` names it.
+    Amounts are those of the allotments that it held, and the energy in any case where ``actual`` names it; what could
+    not be charged is in ``unpriced`` instead.
     """
     last = _KIND[reservation.state]
     spent: dict[int, int] = defaultdict(int)
@@ -131,22 +144,29 @@ def settlement_of(tx: Transaction, reservation: Reservation, actual: Mapping[Uni
         if row.kind == last:
             newest[row.allotment_id] += row.d_spent
     late = reservation.state is ReservationState.LATE_SETTLED
-    never_started = reservation.lease_epoch == 0
     amounts: dict[Unit, int] = {}
     differences: dict[Unit, int] = {}
     excess: dict[str, int] = {}
+    unpriced: set[str] = set()
     notes: set[str] = set()
     holds = {hold.allotment_id: hold for hold in reservation.holds}
     for allotment in tx.allotments_by_id(set(holds)):
         which, unit = allotment.allotment_id, holds[allotment.allotment_id].unit
+        name = f"{allotment.budget.path}:{unit}"
+        if reservation.lease_epoch > 0:
+            # The PUE only changes the amount, and that stands in the journal.
+            charge, words = charge_of(reservation, allotment.budget, holds[which], actual, PPM)
+            kept = late and _known(reservation, allotment.budget, holds[which], actual, PPM)[0] is None
+            if charge is None and spent[which] == 0:
+                unpriced.add(name)
+                notes.add(words)
+                continue
+            notes.add("" if kept else words)
         # Budgets of one unit are charged alike, but for carbon at unlike prices for unknown intensity.
         if unit not in amounts or spent[which] > amounts[unit]:
             amounts[unit], differences[unit] = spent[which], newest[which]
         if overrun[which] > 0:
-            name = f"{allotment.budget.path}:{unit}"
             excess[name] = max(excess.get(name, 0), overrun[which])
-        if not never_started and not (late and unit not in actual):
-            notes.add(_charge(reservation, allotment, holds[which], actual, None)[1])
     if Unit.ENERGY in actual and Unit.ENERGY not in amounts:
         amounts[Unit.ENERGY] = actual[Unit.ENERGY]
         if not late:
@@ -157,10 +177,28 @@ def settlement_of(tx: Transaction, reservation: Reservation, actual: Mapping[Uni
         amounts=amounts,
         differences=differences,
         overrun=excess,
+        unpriced=tuple(sorted(unpriced)),
         lease=_lease(reservation),
         late=late,
         note="; ".join(sorted(notes - {""})),
     )
+
+
+def settled_before(tx: Transaction, reservation: Reservation, actual: Mapping[Unit, int]) -> Settlement:
+    """Return the settlement that a reservation had already, for a second call with the same amounts.
+
+    Raises:
+        ReservationConflict: it was settled with other amounts.
+    """
+    first = settlement_of(tx, reservation, actual)
+    recorded = {**first.amounts, Unit.ENERGY: reservation.used_energy.millijoules}
+    for unit, amount in actual.items():
+        if unit in recorded and recorded[unit] != amount:
+            raise ReservationConflict(
+                f"request {reservation.request_key[:12]} was settled with {recorded[unit] or 'nothing'} of {unit} and "
+                f"is not settled again with {amount}; record the change as a correction."
+            )
+    return first
 
 
 def _lease(reservation: Reservation) -> timedelta | None:

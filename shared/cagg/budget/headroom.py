@@ -7,15 +7,16 @@ from dataclasses import replace
 from datetime import datetime
 
 from cagg.budget._locking import lock_order
+from cagg.budget._pricing import assumed_carbon, check_pue
 from cagg.budget._settling import check_amounts
 from cagg.budget.periods import window_for
 from cagg.budget.tree import ancestors, require_path
 from cagg.ports import Transaction
-from cagg.quantities import PPM, CarbonIntensity, Energy, Unit, carbon_of
+from cagg.quantities import Energy, Unit
 from cagg.records import Allotment, Budget, BudgetMode, Headroom
 from cagg.windows import Window, require_utc
 
-__all__ = ["assess", "let_past", "refusals"]
+__all__ = ["assess", "let_past", "open_path", "refusals"]
 
 
 def assess(
@@ -37,7 +38,9 @@ def assess(
         path: who pays.
         amounts: what the run takes at most, by unit. Carbon that is missing or None is unknown: it is priced with the
             budget's assumed intensity, else it stays None and does not fit. Energy that is missing or None is
-            ``energy``. Another unit that is missing is not used (0); None means unknown and does not fit.
+            ``energy``. Another unit (GPU time, tokens, money) that is None is unknown and does not fit; one that is
+            missing is unknown to an enforced budget too, because a limit that nothing counts against holds nothing,
+            and 0 to one that observes or warns.
         energy: upper bound of the energy at the IT equipment, for carbon at an assumed intensity.
         at: the planned start; it decides which periods pay.
         ignoring: request key whose present holds do not count against it; None = none.
@@ -45,26 +48,42 @@ def assess(
 
     Raises:
         BudgetUnknown: the path has no budget of its own.
-        InvalidInput: the path, an amount or the instant cannot be used.
+        InvalidInput: the path, an amount, the instant or the PUE cannot be used.
     """
     at = require_utc(at, "the planned start")
+    pue_ppm = check_pue(pue_ppm)
     known = check_amounts(amounts, "what is asked")
     own: dict[int, int] = {}
     if ignoring is not None:
         present = tx.reservation(ignoring)
         if present is not None and present.open:
             own = {item.allotment_id: item.amount for item in present.holds}
-    rules = list(require_path(tx, path))
-    for above in ancestors(path)[1:]:
-        rules.extend(tx.budgets(above))
     headrooms = []
-    for allotment in _open_and_lock(tx, [(rule, window_for(tx, rule, at)) for rule in rules], own):
-        amount, assumed = _asked(allotment.budget, known, set(amounts), energy, pue_ppm or PPM)
+    for allotment in open_path(tx, path, at=at, held=own):
+        amount, assumed = _asked(allotment.budget, known, set(amounts), energy, pue_ppm)
         others = replace(allotment, held=allotment.held - own.get(allotment.allotment_id, 0))
         headrooms.append(Headroom(allotment=others, amount=amount, assumed_intensity_milligrams_per_kwh=assumed))
     order = {name: depth for depth, name in enumerate(reversed(ancestors(path)))}
     headrooms.sort(key=lambda item: (order[item.allotment.budget.path], *lock_order(item.allotment)[2:]))
     return tuple(headrooms)
+
+
+def open_path(tx: Transaction, path: str, *, at: datetime, held: Collection[int] = ()) -> tuple[Allotment, ...]:
+    """Open and lock every allotment from the path up to its root in the periods that contain an instant.
+
+    Args:
+        tx: the transaction.
+        path: who pays; it must have a budget of its own.
+        at: the instant, UTC.
+        held: ids of further allotments to lock in the same order.
+
+    Raises:
+        BudgetUnknown: the path has no budget of its own.
+    """
+    rules = list(require_path(tx, path))
+    for above in ancestors(path)[1:]:
+        rules.extend(tx.budgets(above))
+    return _open_and_lock(tx, [(rule, window_for(tx, rule, at)) for rule in rules], held)
 
 
 def _open_and_lock(
@@ -98,11 +117,10 @@ def _asked(
     if budget.unit is Unit.ENERGY:
         return energy.millijoules, None
     if budget.unit is Unit.CARBON:
-        price = budget.unknown_intensity_milligrams_per_kwh
-        if price is None:
-            return None, None
-        return carbon_of(energy, CarbonIntensity(milligrams_per_kwh=price), pue_ppm=pue_ppm).micrograms, price
-    return (None if budget.unit in named else 0), None
+        carbon = assumed_carbon(energy, budget, pue_ppm=pue_ppm)
+        return carbon, budget.unknown_intensity_milligrams_per_kwh
+    unknown = budget.unit in named or budget.mode is BudgetMode.ENFORCE
+    return (None if unknown else 0), None
 
 
 def refusals(headrooms: Sequence[Headroom]) -> tuple[Headroom, ...]:

@@ -27,9 +27,10 @@ from cagg.budget._guards import (
     what_next,
 )
 from cagg.budget._locking import INT64_MAX, lock, move
-from cagg.budget._settling import check_amounts, end, settlement_of
+from cagg.budget._settling import check_amounts, end, settled_before, settlement_of
 from cagg.budget.headroom import assess, let_past, refusals
 from cagg.budget.tree import ancestors, require_path
+from cagg.budget.unheld import charge_unheld
 from cagg.errors import InvalidInput, ReservationConflict
 from cagg.ports import Transaction
 from cagg.quantities import Energy, Power, Unit
@@ -42,6 +43,7 @@ __all__ = [
     "assess",
     "audit",
     "beat",
+    "charge_unheld",
     "expire",
     "hold",
     "let_past",
@@ -254,8 +256,11 @@ def settle(
         epoch: the fencing token that :func:`start` gave.
         amounts: what was used, by unit. Units without a hold are not charged. A unit that is missing or None could
             not be measured: carbon is then priced from the energy as it was planned, anything else is charged as held.
+            Where nothing was held either (the amount was unknown already), nothing is charged and the settlement's
+            ``unpriced`` names the budget: unknown is never a charge of zero.
         now: when it ended; None = the store's now.
-        pue_ppm: power usage effectiveness for carbon that is priced here, in parts per million; None = 1 000 000.
+        pue_ppm: power usage effectiveness for carbon at a budget's price for unknown intensity, in parts per million;
+            None = 1 000 000. The planning intensity contains it already.
 
     Raises:
         ReservationConflict: never started, released, settled with other amounts, or another epoch runs it now.
@@ -275,15 +280,7 @@ def settle(
         return end(tx, reservation, state=ReservationState.LATE_SETTLED, actual=actual, now=at, pue_ppm=pue_ppm)
     if reservation.state not in (ReservationState.SETTLED, ReservationState.LATE_SETTLED):
         raise ReservationConflict(f"{ended(reservation)}; start it before settling.")
-    first = settlement_of(tx, reservation, actual)
-    recorded = {**first.amounts, Unit.ENERGY: reservation.used_energy.millijoules}
-    for unit, amount in actual.items():
-        if unit in recorded and recorded[unit] != amount:
-            raise ReservationConflict(
-                f"request {key[:12]} was settled with {recorded[unit]} of {unit} and is not settled again with "
-                f"{amount}; record the change as a correction."
-            )
-    return first
+    return settled_before(tx, reservation, actual)
 
 
 def release(tx: Transaction, key: str) -> Settlement:
@@ -331,8 +328,9 @@ def expire(
     """End reservations whose time is over and return how, oldest first.
 
     A running one past its lease is charged the energy of its last beat plus its last power from then to the lease's
-    end, with carbon at the planning intensity; other units, and a run of which nothing is known, are charged as
-    held. What passes the hold is charged as well. A waiting one past its deadline and grace ends at zero.
+    end, with carbon at the planning intensity, else at the budget's price for unknown intensity; other units, and a run
+    of which nothing is known, are charged as held. What passes the hold is charged as well. What was not held either
+    is ``unpriced``, as in :func:`settle`. A waiting one past its deadline and grace ends at zero.
 
     Args:
         tx: a transaction of its own, so that locks stay in order.
@@ -341,7 +339,7 @@ def expire(
         limit: how many at most.
         grace_seconds: how long a waiting one lives past its deadline; without a deadline: past its planned start,
             and a day longer.
-        pue_ppm: power usage effectiveness, in parts per million; None = 1 000 000.
+        pue_ppm: as in :func:`settle`.
     """
     at = tx.now() if now is None else require_utc(now, "the expiry's instant")
     due = tx.due(

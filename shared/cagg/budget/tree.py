@@ -16,12 +16,13 @@ from cagg.budget.periods import period_window, window_for
 from cagg.errors import BudgetUnknown, InvalidInput
 from cagg.ports import JournalRow, Transaction
 from cagg.quantities import CarbonMass, Energy, Unit
-from cagg.records import Budget, BudgetMode, Period
+from cagg.records import Allotment, Budget, BudgetMode, Period
 from cagg.request import check_budget_path
 from cagg.windows import Window
 
 __all__ = [
     "BudgetLine",
+    "above_limit",
     "ancestors",
     "format_amount",
     "format_limit",
@@ -121,9 +122,7 @@ def _amount(text: str, number: Decimal, unit_text: str) -> tuple[Unit, int]:
     elif _CURRENCY.match(unit_text):
         unit, scale = Unit.MONEY, 10**6
     else:
-        raise InvalidInput(
-            f"limit {text!r} has the unknown unit {unit_text!r}; use for example kgCO2e, kWh, gpu-h, tokens or EUR."
-        )
+        raise InvalidInput(f"limit {text!r} has the unknown unit {unit_text!r}; use for example kgCO2e or kWh.")
     if number.adjusted() > 30 or (amount := int((number * scale).to_integral_value("ROUND_HALF_UP"))) > _INT64_MAX:
         raise InvalidInput(f"limit {text!r} is larger than the largest value that can be stored.")
     return unit, amount
@@ -173,12 +172,7 @@ def set_budget(tx: Transaction, budget: Budget) -> Budget:
         return same[0]
     stored = replace(budget, version=version + 1)
     tx.put_budget(stored, now)
-    opened = [
-        one
-        for one in tx.allotments(budget.path)
-        if (one.budget.unit, one.budget.period) == (budget.unit, budget.period) and one.window.end > now
-    ]
-    for one in sorted(opened, key=lock_order):
+    for one in _opened(tx, budget, now):
         allotment = tx.allotment_by_id(one.allotment_id)
         if allotment.limit != stored.limit:
             tx.set_allotment_limit(allotment.allotment_id, stored.limit)
@@ -194,6 +188,21 @@ def set_budget(tx: Transaction, budget: Budget) -> Budget:
                 )
             )
     return stored
+
+
+def _opened(tx: Transaction, budget: Budget, now: datetime) -> list[Allotment]:
+    """Return the budget's allotments whose period has not ended, in the order in which they are locked."""
+    wanted = budget.unit, budget.period
+    opened = [one for one in tx.allotments(budget.path) if (one.budget.unit, one.budget.period) == wanted]
+    return sorted((one for one in opened if one.window.end > now), key=lock_order)
+
+
+def above_limit(tx: Transaction, budget: Budget) -> tuple[Allotment, ...]:
+    """Return the budget's present and later allotments that have held and spent more than they grant, earliest first.
+
+    For a limit that was lowered below what is committed: nothing is taken back, and no more is admitted there.
+    """
+    return tuple(one for one in _opened(tx, budget, tx.now()) if one.available < 0)
 
 
 def _check(budget: Budget) -> None:

@@ -107,7 +107,7 @@ def _try(parts: Components, request: Request) -> Trial:
     from cagg.steps.recording import Recorder
     from cagg.steps.situation import complete, survey
 
-    situation = survey(parts, complete(request, parts.settings), None)
+    situation = survey(parts, complete(request, parts.settings))
     if situation.store_down:
         raise StoreUnavailable(situation.store_down)
     store = _UndoingStore(parts.store)

@@ -9,8 +9,8 @@ import typer
 
 from cagg.cli._output import Json, amount_bar, answer, line, when
 from cagg.errors import BudgetUnknown, InvalidInput
-from cagg.quantities import CarbonIntensity
-from cagg.records import Budget, BudgetMode, EntryDraft, EntryKind
+from cagg.quantities import CarbonIntensity, Unit
+from cagg.records import Allotment, Budget, BudgetMode, EntryDraft, EntryKind
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,6 +23,9 @@ __all__ = ["app", "budget_line_json", "print_budgets", "record_budget"]
 
 app = typer.Typer(help="Set limits and see where budgets stand.", no_args_is_help=True)
 """The commands below ``cagg budget``."""
+
+_METERED = frozenset({Unit.CARBON, Unit.ENERGY})
+"""Units that a meter of this version feeds; a limit in another one would never be counted against."""
 
 _ORDER = (BudgetMode.OBSERVE, BudgetMode.WARN, BudgetMode.ENFORCE)
 
@@ -41,10 +44,15 @@ def set_(
     json: Json = False,
 ) -> int:
     """Create a budget, or change it; what is not said stays as it was. The change is an entry in the ledger."""
-    from cagg.budget.tree import format_limit, parse_limit
+    from cagg.budget.tree import above_limit, format_limit, parse_limit
     from cagg.cli._context import components
 
     unit, amount, parsed_period = parse_limit(_with_period(limit, period))
+    if unit not in _METERED:
+        raise InvalidInput(
+            f"limit {limit!r} of {path} is in {unit}, which no meter feeds; this version counts carbon and energy, so "
+            "set it in kg or kWh."
+        )
     wanted_mode = _mode(mode)
     parts = components()
     with parts.store.transaction() as tx:
@@ -68,12 +76,20 @@ def set_(
             ),
             before,
         )
+        above = above_limit(tx, stored)
     changed = before is None or stored.version != before.version
-    document = {"changed": changed, "created": before is None, "budget": _budget_json(stored)}
+    document = {
+        "changed": changed,
+        "created": before is None,
+        "budget": _budget_json(stored),
+        "above_limit": [_above_json(one) for one in above],
+    }
 
     def people(to: Console) -> None:
         verb = "is set to" if before is None else ("is now" if changed else "stays at")
         line(to, f"Budget {path} {verb} {format_limit(stored)} in mode {stored.mode} ({stored.time_zone}).")
+        for one in above:
+            line(to, _above_text(one, stored.mode, parts.settings.timezone or stored.time_zone), style="yellow")
         if stored.mode is not BudgetMode.ENFORCE:
             line(
                 to,
@@ -157,6 +173,28 @@ def _budget_json(budget: Budget) -> dict[str, Any]:
         "unknown_intensity_milligrams_per_kwh": budget.unknown_intensity_milligrams_per_kwh,
         "version": budget.version,
     }
+
+
+def _above_json(one: Allotment) -> dict[str, Any]:
+    return {
+        "start": one.window.start,
+        "end": one.window.end,
+        "limit": one.limit + one.extra,
+        "spent": one.spent,
+        "held": one.held,
+        "above": -one.available,
+    }
+
+
+def _above_text(one: Allotment, mode: BudgetMode, zone_name: str) -> str:
+    """Say what a limit below the committed amount means for one period."""
+    from cagg.budget.tree import format_amount
+
+    unit = one.budget.unit
+    spent, held, over = (format_amount(unit, amount) for amount in (one.spent, one.held, -one.available))
+    where = "in total" if one.budget.period == "total" else f"until {when(one.window.end, zone_name)}"
+    then = "nothing more is admitted" if mode is BudgetMode.ENFORCE else "what runs from here on is overrun"
+    return f"{spent} spent and {held} held {where} are {over} above the limit already; {then}."
 
 
 # ---- show ---------------------------------------------------------------------------------------------------------

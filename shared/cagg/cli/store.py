@@ -29,12 +29,12 @@ def status(*, json: Json = False) -> int:
         text = f"Nothing has created {parts.store.url} yet; the first gate does."
         return answer(document, lambda to: line(to, text), json=json, status=1)
     with parts.store.snapshot() as tx:
-        origin, size, counts = tx.origin(), tx.tree_size(), dict(tx.row_counts())
+        origin, size, counts, schema = tx.origin(), tx.tree_size(), dict(tx.row_counts()), tx.schema_version()
     file = store_file(parts)
     document = {
         "url": parts.store.url,
         "exists": True,
-        "schema": SCHEMA_VERSION,
+        "schema": schema,
         "known_schema": SCHEMA_VERSION,
         "log": origin,
         "entries": size,
@@ -48,7 +48,7 @@ def status(*, json: Json = False) -> int:
             to,
             [
                 ("store", parts.store.url),
-                ("schema", SCHEMA_VERSION),
+                ("schema", schema if schema == SCHEMA_VERSION else f"{schema} (this program knows {SCHEMA_VERSION})"),
                 ("log", origin),
                 ("entries", str(size)),
                 ("size", size_text),
@@ -62,12 +62,11 @@ def status(*, json: Json = False) -> int:
 def migrate(*, json: Json = False) -> int:
     """Create the store, or bring it to this version's schema; migrations only add."""
     from cagg.cli._context import components, store_is_new
-    from cagg.store.tables import SCHEMA_VERSION
 
     parts = components()
     created = store_is_new(parts)
-    with parts.store.transaction():
-        pass  # a writing transaction brings a SQLite file up to date
-    document = {"url": parts.store.url, "created": created, "schema": SCHEMA_VERSION}
-    text = f"{parts.store.url} {'was created with' if created else 'has'} schema {SCHEMA_VERSION}."
+    with parts.store.transaction() as tx:  # a writing transaction brings a SQLite file up to date
+        schema = tx.schema_version()
+    document = {"url": parts.store.url, "created": created, "schema": schema}
+    text = f"{parts.store.url} {'was created with' if created else 'has'} schema {schema}."
     return answer(document, lambda to: line(to, text), json=json)

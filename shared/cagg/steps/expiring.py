@@ -15,16 +15,16 @@ from cagg.windows import format_instant
 __all__ = ["book_expired"]
 
 
-def book_expired(tx: Transaction, *, now: datetime, path: str | None, limit: int) -> tuple[Settlement, ...]:
+def book_expired(tx: Transaction, *, now: datetime, limit: int, pue_ppm: int | None) -> tuple[Settlement, ...]:
     """Expire what is due and write the entries in the same transaction.
 
     Args:
         tx: open transaction.
         now: the store's time.
-        path: only reservations that this budget path or one above pays for; None = all.
         limit: at most so many.
+        pue_ppm: power usage effectiveness; None = not applied.
     """
-    ended = reservations.expire(tx, now=now, path=path, limit=limit)
+    ended = reservations.expire(tx, now=now, limit=limit, pue_ppm=pue_ppm)
     for settlement in ended:
         reservation = tx.reservation(settlement.request_key)
         if reservation is None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
-from dataclasses import replace
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from cagg import evidence
+from cagg.budget import reservations
 from cagg.composition import Components
 from cagg.errors import StoreUnavailable
 from cagg.ledger.bodies import request_body
-from cagg.ledger.entry import append, idempotency_key
-from cagg.records import EntryDraft, EntryKind
+from cagg.records import BudgetMode, EntryDraft, EntryKind, Headroom, ReservationState
 from cagg.request import Purpose, Request
 from cagg.settings import Mode, OnStoreDown, Settings
+from cagg.steps.settlements import append_next, record_settlement
 from cagg.steps.situation import Situation
+from cagg.steps.spooling import spool_record
 from cagg.verdict import Admit, Decision, Deny, Reason, Verdict
 from cagg.windows import format_instant, to_epoch_ms
 
@@ -40,6 +45,7 @@ class Outage:
 
     def __init__(self, components: Components) -> None:
         self._components = components
+        self._enforced: dict[str, bool] = {}
 
     def bypass(self, request: Request) -> Decision:
         """Mode off: run, unmetered, journalled."""
@@ -50,10 +56,10 @@ class Outage:
         entry_id = None
         try:
             with self._components.store.transaction() as tx:
-                ordinal = 0
-                while tx.entry_by_key(idempotency_key(EntryKind.OVERRIDE, request.identity.key, ordinal)) is not None:
-                    ordinal += 1
-                entry_id = append(tx, replace(draft, ordinal=ordinal)).entry_id
+                entry_id = append_next(tx, draft).entry_id
+                own = tx.reservation(request.identity.key)
+                if own is not None and own.state is ReservationState.WAITING:
+                    record_settlement(tx, own, reservations.release(tx, own.request_key), None)
         except StoreUnavailable as error:
             self._spool(draft, str(error))
         return Decision(
@@ -70,8 +76,9 @@ class Outage:
             "asked_at": format_instant(situation.now),
             "policy": policy_body(self._components.settings),
             "options": evidence.options_body(request.options),
-            "store_down": why,
-            "verdict": evidence.verdict_body(verdict),
+            "store_down": True,
+            # the full message names the store's address, which may hold a person's name: not for the ledger
+            "verdict": {**evidence.verdict_body(verdict), "message": "the store was down"},
         }
         # the store may hold earlier asks of this request that cannot be read now, so this one counts by its instant
         ordinal = to_epoch_ms(situation.now)
@@ -91,7 +98,7 @@ class Outage:
         runs = (
             purpose is Purpose.MONITOR
             or settings.mode is Mode.OBSERVE
-            or (purpose is Purpose.WORK and request.options.budget is None)
+            or (purpose is Purpose.WORK and not self._may_be_enforced(request.options.budget))
             or (purpose is Purpose.WORK and settings.on_store_down is OnStoreDown.RUN)
         )
         if runs:
@@ -107,16 +114,36 @@ class Outage:
         )
         return Deny(reason=Reason.STORE_DOWN, message=f"Not admitted because {rule}: {why}")
 
-    def _spool(self, draft: EntryDraft, why: str) -> None:
-        record = {
-            "kind": str(draft.kind),
-            "request_key": draft.request_key,
-            "ordinal": draft.ordinal,
-            "body": {**draft.body, "spooled_at": format_instant(self._components.clock.now())},
-            "settle": None,
-        }
+    def remember(self, path: str, headrooms: Sequence[Headroom]) -> None:
+        """Note beside the store whether a path is enforced, for the time when the store cannot say."""
+        enforced = any(item.allotment.budget.mode is BudgetMode.ENFORCE for item in headrooms)
+        if self._enforced.get(path) is enforced:
+            return
+        self._enforced = {**self._read_enforced(), path: enforced}
+        file = self._file()
+        with suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            temporary = file.with_name(f".{file.name}.{os.getpid()}")
+            temporary.write_text(json.dumps(self._enforced, sort_keys=True), encoding="utf-8")
+            temporary.replace(file)
+
+    def _may_be_enforced(self, path: str | None) -> bool:
+        """True unless the path is None or was last seen without any enforced budget on it."""
+        return path is not None and self._read_enforced().get(path, True)
+
+    def _file(self) -> Path:
+        return self._components.settings.home / "enforced-paths.json"
+
+    def _read_enforced(self) -> dict[str, bool]:
         try:
-            self._components.spool.put(record, order=to_epoch_ms(self._components.clock.now()) * 1_000)
+            stored = json.loads(self._file().read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return {str(path): bool(value) for path, value in stored.items()} if isinstance(stored, dict) else {}
+
+    def _spool(self, draft: EntryDraft, why: str) -> None:
+        try:
+            spool_record(self._components, draft, None)
         except StoreUnavailable as error:
             logger.critical("cagg lost a record: %s", error)
         else:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from cagg import evidence
 from cagg.budget import reservations
+from cagg.budget.tree import ancestors
 from cagg.composition import Components
 from cagg.deciding import PLANNER_VERSION, Question, conclude, propose
 from cagg.errors import BudgetUnknown, StoreUnavailable
 from cagg.ledger.bodies import request_body
-from cagg.ledger.entry import read_body
 from cagg.ports import Transaction
 from cagg.quantities import PPM, CarbonIntensity, Energy, Unit, carbon_of
 from cagg.records import EntryDraft, EntryKind, Headroom, Reservation, ReservationState
@@ -20,8 +20,8 @@ from cagg.request import RequestIdentity
 from cagg.steps.expiring import book_expired
 from cagg.steps.outage import Outage, policy_body
 from cagg.steps.settlements import append_next, record_settlement
-from cagg.steps.situation import Situation
-from cagg.verdict import Admit, Decision, Defer, Deny, Reason, Review, Verdict
+from cagg.steps.situation import Situation, is_alive
+from cagg.verdict import Admit, Decision, Defer, Deny, Review, Verdict
 from cagg.windows import format_instant, from_epoch_ms, to_epoch_ms, to_milliseconds
 
 __all__ = ["Recorder"]
@@ -46,10 +46,9 @@ class Recorder:
         if situation.store_down:
             return self._outage.decide(situation, situation.store_down)
         try:
-            if situation.request.options.budget is not None and situation.outer_key is None:
-                # in a transaction of its own: a sweep locks reservations and allotments of other requests
-                with self._components.store.transaction() as tx:
-                    book_expired(tx, now=tx.now(), path=situation.request.options.budget, limit=20)
+            # in a transaction of its own: a sweep locks reservations and allotments of other requests
+            with self._components.store.transaction() as tx:
+                book_expired(tx, now=tx.now(), limit=20, pue_ppm=self._components.settings.pue_ppm)
             with self._components.store.transaction() as tx:
                 return self._decide(tx, situation)
         except StoreUnavailable as error:
@@ -57,23 +56,19 @@ class Recorder:
 
     def _decide(self, tx: Transaction, situation: Situation) -> Decision:
         own, situation = self._incarnation(tx, situation)
-        if own is not None and own.state is ReservationState.RUNNING:
-            repeated = self._repeated(tx, situation, own)
-            if repeated is not None:
-                return repeated
-        path = situation.request.options.budget if situation.outer_key is None else None
         if situation.grid.fetched is not None:
             tx.put_forecast(situation.grid.fetched)
-        question = self._question(situation, own, budget_known=_known(tx, path))
-        series = situation.grid.series
-        proposal = propose(question, series)
+        path, covered = self._payer(tx, situation)
+        question = self._question(situation, own, path, budget_known=_known(tx, path))
+        proposal = propose(question, situation.grid.series)
         at_now: Sequence[Headroom] = ()
         at_plan: Sequence[Headroom] = ()
         if path is not None and question.budget_known:
-            at_now = self._assess(tx, situation, path, question.now_ms)
+            at_now = self._assess(tx, situation, path, covered, question.now_ms)
             at_plan = at_now
             if proposal.start_ms > question.now_ms:
-                at_plan = self._assess(tx, situation, path, proposal.start_ms)
+                at_plan = self._assess(tx, situation, path, covered, proposal.start_ms)
+            self._outage.remember(path, at_now)
         verdict = conclude(question, proposal, at_plan, at_now)
         forecast, blobs = evidence.forecast_body(situation.grid)
         asks = own.asks if own is not None else 0
@@ -108,7 +103,7 @@ class Recorder:
             ),
         )
         epoch = None
-        if situation.outer_key is None:
+        if situation.outer_key is None or path is not None:
             epoch = self._hold(tx, situation, question, own, verdict, at_plan, at_now)
         return Decision(
             verdict=verdict,
@@ -127,7 +122,7 @@ class Recorder:
             own = tx.reservation(identity.key)
             if own is None:
                 break
-            if own.state is ReservationState.WAITING or _fresh(own):
+            if own.state is ReservationState.WAITING:
                 break
             if own.lease_epoch == 0:
                 own = reservations.reopen(tx, own.request_key)  # ended at zero before it started, and woken after all
@@ -137,29 +132,23 @@ class Recorder:
             return own, situation
         return own, replace(situation, request=replace(situation.request, identity=identity))
 
-    def _repeated(self, tx: Transaction, situation: Situation, own: Reservation) -> Decision | None:
-        """Return the admission that is recorded already, for the same ask heard twice; None when there is none."""
-        found = tx.entries(kind=EntryKind.DECISION, request_key=own.request_key, newest_first=True, limit=1)
-        entry = next(found, None)
-        if entry is None:
-            return None
-        stored = read_body(tx, entry)["verdict"]
-        verdict = Admit(
-            reason=Reason(stored["reason"]),
-            message=stored["message"],
-            over_limit=tuple(stored["over_limit"]),
-            unshifted=stored["unshifted"],
-        )
-        return Decision(
-            verdict=verdict,
-            request=situation.request,
-            decision_id=entry.entry_id,
-            asked_at=situation.now,
-            first_asked_at=own.first_asked_at,
-            lease_epoch=own.lease_epoch,
-        )
+    def _payer(self, tx: Transaction, situation: Situation) -> tuple[str | None, frozenset[str]]:
+        """Return the path that pays for this request itself, and the paths that an enclosing run's hold covers.
 
-    def _question(self, situation: Situation, own: Reservation | None, *, budget_known: bool) -> Question:
+        An inner gate draws on the outer reservation: budgets from the outer's path up are not asked twice. Budgets
+        that the outer one does not pay for, below its path or beside it, are this request's own.
+        """
+        path = situation.request.options.budget
+        covered: frozenset[str] = frozenset()
+        if situation.outer_key is not None:
+            outer = tx.reservation(situation.outer_key)
+            if outer is not None and outer.budget_path is not None and is_alive(outer, tx.now()):
+                covered = frozenset(ancestors(outer.budget_path))
+        return (None if path in covered else path), covered
+
+    def _question(
+        self, situation: Situation, own: Reservation | None, path: str | None, *, budget_known: bool
+    ) -> Question:
         settings, request, guess = self._components.settings, situation.request, situation.estimate
         share = request.options.min_difference
         return Question(
@@ -181,24 +170,28 @@ class Recorder:
             zone_known=situation.zone_known,
             mode=settings.mode,
             purpose=request.options.resolved_purpose,
-            budget_path=request.options.budget if situation.outer_key is None else None,
+            budget_path=path,
             budget_known=budget_known,
         )
 
-    def _assess(self, tx: Transaction, situation: Situation, path: str, at_ms: int) -> Sequence[Headroom]:
+    def _assess(
+        self, tx: Transaction, situation: Situation, path: str, covered: Collection[str], at_ms: int
+    ) -> Sequence[Headroom]:
         energy = situation.estimate.upper_energy
         carbon = None
         if situation.planning_intensity is not None:
             planning = CarbonIntensity(milligrams_per_kwh=situation.planning_intensity)
             carbon = carbon_of(energy, planning).micrograms
-        return reservations.assess(
+        found = reservations.assess(
             tx,
             path=path,
             amounts={Unit.CARBON: carbon, Unit.ENERGY: energy.millijoules},
             energy=energy,
             at=from_epoch_ms(at_ms),
             ignoring=situation.request.identity.key,
+            pue_ppm=self._components.settings.pue_ppm,
         )
+        return tuple(item for item in found if item.allotment.budget.path not in covered)
 
     def _hold(
         self,
@@ -220,8 +213,8 @@ class Recorder:
                 wanted, headrooms, deferred = ReservationState.WAITING, at_plan, 1
                 planned = verdict.until
             case Review() | Deny():
-                if own is not None and own.state is ReservationState.WAITING:
-                    record_settlement(tx, own, reservations.release(tx, key), None)
+                if own is not None:  # what it held stays until the host lets go of it, or until deadline + grace
+                    reservations.remember(tx, replace(own, asks=own.asks + 1))
                 return None
         reservation = self._reservation(tx, situation, own, planned_ms=to_epoch_ms(planned), deferred=deferred)
         over = frozenset(item.allotment.allotment_id for item in headrooms if not item.fits)
@@ -245,6 +238,7 @@ class Recorder:
         if own is not None:
             return replace(
                 own,
+                budget_path=situation.request.options.budget,
                 asks=own.asks + 1,
                 deferrals=own.deferrals + deferred,
                 planned_start=planned,
@@ -312,11 +306,6 @@ def _known(tx: Transaction, path: str | None) -> bool:
     except BudgetUnknown:
         return False
     return True
-
-
-def _fresh(own: Reservation) -> bool:
-    """True for an admitted run that has not beaten yet: the same ask heard twice, not a second run."""
-    return own.state is ReservationState.RUNNING and own.last_beat_at == own.started_at
 
 
 def _notes(situation: Situation) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from cagg.errors import IdempotencyConflict
@@ -13,11 +13,20 @@ from cagg.intensity import IntensitySeries
 from cagg.ledger.entry import append
 from cagg.ports import Transaction
 from cagg.quantities import PPM, CarbonMass, Energy, Unit, ceil_div
-from cagg.records import Entry, EntryDraft, EntryKind, ReadingSlice, Reservation, Settlement
+from cagg.records import Entry, EntryDraft, EntryKind, ReadingSlice, Reservation, ReservationState, Settlement
 from cagg.steps.pricing import Priced
-from cagg.windows import Window, to_milliseconds
+from cagg.verdict import Decision
+from cagg.windows import Window, format_instant, parse_instant, to_milliseconds
 
-__all__ = ["amounts_of", "append_next", "carbon_if_moved", "record_settlement", "reservation_identity"]
+__all__ = [
+    "amounts_of",
+    "append_next",
+    "carbon_if_moved",
+    "record_settlement",
+    "reservation_identity",
+    "unheld_body",
+    "unheld_reservation",
+]
 
 
 def amounts_of(*, energy: Energy | None, carbon: CarbonMass | None) -> Mapping[Unit, int | None]:
@@ -63,6 +72,54 @@ def carbon_if_moved(
             return None
         total += energy.millijoules * intensity.milligrams_per_kwh
     return CarbonMass(micrograms=ceil_div(total * (pue_ppm or PPM), 3_600_000_000_000))
+
+
+def unheld_body(decision: Decision, started_at: datetime) -> dict[str, Any]:
+    """Return what a run that was let through without a hold must remember, as JSON values."""
+    identity = decision.request.identity
+    return {
+        "series_key": identity.series_key,
+        "host": identity.host,
+        "root_run_id": identity.root_run_id,
+        "task_key": identity.task_key,
+        "attempt": identity.attempt,
+        "budget_path": decision.request.options.budget,
+        "first_asked_at": format_instant(decision.first_asked_at),
+        "started_at": format_instant(started_at),
+    }
+
+
+def unheld_reservation(body: Mapping[str, Any], request_key: str) -> Reservation:
+    """Return the reservation that such a run would have had; it holds nothing."""
+    started_at = parse_instant(body["started_at"])
+    return Reservation(
+        request_key=request_key,
+        series_key=body["series_key"],
+        host=body["host"],
+        root_run_id=body["root_run_id"],
+        task_key=body["task_key"],
+        attempt=int(body["attempt"]),
+        budget_path=body["budget_path"],
+        state=ReservationState.WAITING,
+        first_asked_at=parse_instant(body["first_asked_at"]),
+        deadline=None,
+        asks=1,
+        deferrals=0,
+        planning_intensity_milligrams_per_kwh=None,
+        planning_basis="none: the store was down",
+        planned_start=started_at,
+        upper_energy=Energy.ZERO,
+        holds=(),
+        lease_until=None,
+        lease_epoch=0,
+        last_beat_at=None,
+        started_at=started_at,
+        used_energy=Energy.ZERO,
+        last_power_milliwatts=0,
+        encloses_run=False,
+        created_at=started_at,
+        updated_at=started_at,
+    )
 
 
 def reservation_identity(reservation: Reservation) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -10,16 +11,17 @@ from cagg.budget.estimates import Estimate, estimate
 from cagg.composition import Components, code_version
 from cagg.errors import StoreUnavailable
 from cagg.grid.chain import GridAnswer, GridQuality
-from cagg.ports import HistoryPoint, StoredForecast
+from cagg.ledger.entry import read_body
+from cagg.ports import HistoryPoint, StoredForecast, Transaction
 from cagg.quantities import Energy, Power
-from cagg.records import Reservation, ReservationState
+from cagg.records import EntryKind, Reservation, ReservationState
 from cagg.request import GateOptions, Request, RequestIdentity
 from cagg.settings import Settings
 from cagg.steps.deadlines import resolve_deadline
-from cagg.steps.running import GatedRun
-from cagg.windows import Window
+from cagg.steps.running import ENCLOSING_VARIABLE, enclosing_run
+from cagg.windows import Window, from_epoch_ms
 
-__all__ = ["Situation", "complete", "survey"]
+__all__ = ["Situation", "complete", "is_alive", "survey"]
 
 _NO_GRID = GridAnswer(series=None, quality=GridQuality.NONE, steps=(), age=None, fetched=None)
 _HISTORY = 200
@@ -59,11 +61,23 @@ class Situation:
 
 @dataclass(slots=True, kw_only=True)
 class _Known:
-    """What the store knew of a request: the reservation that it continues, and the first of its series."""
+    """What the store knew of a request.
+
+    Attributes:
+        own: the reservation with which this attempt waits.
+        first: the first reservation of its series.
+        asked_before: some attempt was asked before, and ``deadline`` is what that fixed.
+        outer_key: request key of the run around it, in this or another process.
+        history: past runs of the task.
+        cached: forecasts of its zone.
+        store_down: why it could not be read.
+    """
 
     own: Reservation | None = None
     first: Reservation | None = None
-    outer: Reservation | None = None
+    asked_before: bool = False
+    deadline: datetime | None = None
+    outer_key: str | None = None
     history: Sequence[HistoryPoint] = ()
     cached: list[StoredForecast] = field(default_factory=list)
     store_down: str = ""
@@ -77,7 +91,7 @@ def complete(request: Request, settings: Settings) -> Request:
     return replace(request, options=options, code=request.code or code_version())
 
 
-def survey(components: Components, request: Request, enclosing: GatedRun | None) -> Situation:
+def survey(components: Components, request: Request) -> Situation:
     """Collect what is known. A store that cannot be read is reported in the result, not raised.
 
     Raises:
@@ -88,7 +102,8 @@ def survey(components: Components, request: Request, enclosing: GatedRun | None)
     options = request.options
     if options.zone is not None:
         components.grid.zone(options.zone)  # an unknown zone is the caller's error, before anything is stored
-    known = _read(components, request, now)
+    enclosing = enclosing_run(request.identity)
+    known = _read(components, request, now, None if enclosing is None else enclosing.key)
     guess = estimate(
         known.history,
         declared_energy=options.energy if isinstance(options.energy, Energy) else None,
@@ -97,10 +112,10 @@ def survey(components: Components, request: Request, enclosing: GatedRun | None)
         default_duration=settings.default_duration,
         default_power=settings.default_power,
     )
+    outer_key = enclosing.key if enclosing is not None else known.outer_key
     first_asked_at = known.own.first_asked_at if known.own is not None else now
-    if known.first is not None:
-        deadline = known.first.deadline
-    else:
+    deadline = known.deadline
+    if not known.asked_before and outer_key is None:
         deadline = resolve_deadline(
             options,
             first_asked_at=now,
@@ -109,19 +124,16 @@ def survey(components: Components, request: Request, enclosing: GatedRun | None)
             upper_duration=guess.upper_duration,
             wake_margin=request.host.wake_margin,
         )
-    outer_key = enclosing.key if enclosing is not None else None
-    if outer_key is None and known.outer is not None:
-        outer_key = known.outer.request_key
     grid = _NO_GRID
-    planning: tuple[int | None, str] = (None, "no zone is set")
+    planning: tuple[int | None, str]
+    end = max(deadline or now, now + guess.upper_duration)
     if options.zone is not None:
-        end = max(deadline or now, now + guess.upper_duration)
         window = Window(start=now, end=end)
         grid = components.grid.forecast(options.zone, window, known.cached)
-        if known.first is not None:
-            planning = known.first.planning_intensity_milligrams_per_kwh, known.first.planning_basis
-        else:
-            planning = components.grid.planning(options.zone, window, grid.series)
+    if known.first is not None:
+        planning = known.first.planning_intensity_milligrams_per_kwh, known.first.planning_basis
+    else:
+        planning = components.grid.planning(options.zone, Window(start=now, end=end), grid.series)
     return Situation(
         request=request,
         now=now,
@@ -137,7 +149,7 @@ def survey(components: Components, request: Request, enclosing: GatedRun | None)
     )
 
 
-def _read(components: Components, request: Request, now: datetime) -> _Known:
+def _read(components: Components, request: Request, now: datetime, enclosing_key: str | None) -> _Known:
     known = _Known()
     identity = request.identity
     try:
@@ -145,10 +157,8 @@ def _read(components: Components, request: Request, now: datetime) -> _Known:
             series = tx.reservations(series_key=identity.series_key)
             known.first = series[0] if series else None
             known.own = next((item for item in reversed(series) if _continues(item, identity)), None)
-            if not request.encloses_run:
-                for item in tx.reservations(host=identity.host, root_run_id=identity.root_run_id, open_only=True):
-                    if item.encloses_run and item.state is ReservationState.RUNNING:
-                        known.outer = item
+            known.asked_before, known.deadline = _fixed_deadline(tx, identity, known.first)
+            known.outer_key = enclosing_key or _outer_key(tx, request, now)
             known.history = tx.history(identity.task_key, _HISTORY)
             if request.options.zone is not None:
                 for provider, zone in components.grid.cache_keys(request.options.zone):
@@ -156,6 +166,51 @@ def _read(components: Components, request: Request, now: datetime) -> _Known:
     except StoreUnavailable as error:
         known.store_down = str(error)
     return known
+
+
+def _fixed_deadline(
+    tx: Transaction, identity: RequestIdentity, first: Reservation | None
+) -> tuple[bool, datetime | None]:
+    """Return whether the series was asked before, and the deadline that its first ask fixed.
+
+    A first ask that was denied left no reservation, but its decision stands in the ledger.
+    """
+    if first is not None:
+        return True, first.deadline
+    key = replace(identity, attempt=1, incarnation=0).key
+    for entry in tx.entries(kind=EntryKind.DECISION, request_key=key, limit=1):
+        question = read_body(tx, entry).get("question")
+        if question is not None and question["deadline_ms"] is not None:
+            return True, from_epoch_ms(question["deadline_ms"])
+        return question is not None, None
+    return False, None
+
+
+def _outer_key(tx: Transaction, request: Request, now: datetime) -> str | None:
+    """Return the request key of a run in another process that this one is inside of; None without one."""
+    told = os.environ.get(ENCLOSING_VARIABLE)
+    if told:
+        outer = tx.reservation(told)
+        if outer is not None and is_alive(outer, now):
+            return outer.request_key
+    if request.encloses_run:
+        return None
+    identity = request.identity
+    alive = [
+        item
+        for item in tx.reservations(host=identity.host, root_run_id=identity.root_run_id, open_only=True)
+        if item.encloses_run and is_alive(item, now)
+    ]
+    return alive[-1].request_key if alive else None
+
+
+def is_alive(reservation: Reservation, now: datetime) -> bool:
+    """True for an admitted run whose lease has not ended."""
+    return (
+        reservation.state is ReservationState.RUNNING
+        and reservation.lease_until is not None
+        and reservation.lease_until > now
+    )
 
 
 def _continues(item: Reservation, identity: RequestIdentity) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, select
+from sqlalchemy import BindParameter, Connection, and_, bindparam, delete, func, insert, or_, select
 
 from cagg.errors import LedgerDamaged
 from cagg.ports import Checkpoint, HistoryPoint
@@ -23,6 +23,8 @@ _PAGE = 512
 
 _e, _q, _l = t.entry.c, t.queue.c, t.leaf.c
 _LOG: BindParameter[int] = bindparam("log_id")
+_LOST = "lost"
+"""The outcome of a run whose lease ended; it may turn up later, which a correction records."""
 _ENTRY = (_e.entry_id, _e.kind, _e.idempotency_key, _e.body, _e.leaf_hash, _l.leaf_index, _e.recorded_us)
 
 _BY_KEY = Statement(
@@ -78,14 +80,41 @@ _LAST_CHECKPOINT = Statement(
 )
 _INSERT_BLOB = insert_if_absent(t.blob)
 _BLOB = Statement(select(t.blob.c.data).where(t.blob.c.digest == bindparam("digest")))
+_o = t.entry.alias("other").c
+_IS_RUN = or_(
+    _o.kind == EntryKind.MEASUREMENT.value, and_(_o.kind == EntryKind.CORRECTION.value, _o.outcome.is_not(None))
+)
+_IS_SUPERSEDED = (
+    select(_o.entry_id)
+    .where(
+        _o.log_id == _e.log_id,
+        _o.request_key == _e.request_key,
+        _o.start_us.is_not(None),
+        _o.end_us.is_not(None),
+        _IS_RUN,
+        or_(
+            # given up as lost, and heard of after all
+            and_(_e.outcome == _LOST, _o.outcome != _LOST),
+            # the same run, recorded anew
+            and_(
+                _o.kind == EntryKind.CORRECTION.value,
+                _o.start_us == _e.start_us,
+                or_(_o.recorded_us > _e.recorded_us, and_(_o.recorded_us == _e.recorded_us, _o.entry_id > _e.entry_id)),
+            ),
+        ),
+    )
+    .exists()
+)
 _HISTORY = Statement(
-    select(_e.energy_millijoules, _e.start_us, _e.end_us, _e.outcome)
+    select(_e.energy_millijoules, _e.start_us, _e.end_us, _e.outcome, _e.recorded_us, _e.entry_id)
     .where(
         _e.log_id == _LOG,
         _e.task_key == bindparam("task_key"),
-        _e.kind == EntryKind.MEASUREMENT.value,
+        _e.kind == bindparam("kind"),
         _e.start_us.is_not(None),
         _e.end_us.is_not(None),
+        or_(_e.kind == EntryKind.MEASUREMENT.value, _e.outcome.is_not(None)),
+        ~_IS_SUPERSEDED,
     )
     .order_by(_e.recorded_us.desc(), _e.entry_id.desc())
     .limit(bindparam("limit"))
@@ -165,8 +194,12 @@ class LedgerRowsSql(AuditRowsSql):
             left = None if left is None else left - len(rows)
 
     def history(self, task_key: str, limit: int) -> Sequence[HistoryPoint]:
-        """Newest measurements of a task, newest first."""
-        rows = _HISTORY.rows(self.connection, log_id=self._log_id, task_key=task_key, limit=limit)
+        """Newest measurements of a task, newest first; of a run that was measured anew only its last correction."""
+        rows: list[Any] = []
+        for kind in (EntryKind.MEASUREMENT, EntryKind.CORRECTION):  # one by one: each comes in the index's order
+            values: dict[str, Value] = {"task_key": task_key, "kind": kind.value, "limit": limit}
+            rows += _HISTORY.rows(self.connection, log_id=self._log_id, **values)
+        rows.sort(key=lambda row: (row[4], row[5]), reverse=True)
         return [
             HistoryPoint(
                 energy_millijoules=energy,
@@ -174,7 +207,7 @@ class LedgerRowsSql(AuditRowsSql):
                 completed=outcome == "completed",
                 started_at=from_us(start_us),
             )
-            for energy, start_us, end_us, outcome in rows
+            for energy, start_us, end_us, outcome, _, _ in rows[:limit]
         ]
 
     # ---- queue and tree -----------------------------------------------------------------------------------------

@@ -6,13 +6,12 @@ import contextlib
 import os
 import sqlite3
 import threading
-import weakref
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, RootTransaction, create_engine, select
+from sqlalchemy import Connection, Engine, RootTransaction, create_engine
 from sqlalchemy.pool import NullPool
 
 from cagg.errors import ConfigurationError, InvalidInput, StoreUnavailable
@@ -20,6 +19,8 @@ from cagg.ports import Clock, Transaction
 from cagg.store import tables as t
 from cagg.store._errors import DATABASE_ERRORS, OPENING_ERRORS, unavailable
 from cagg.store._flock import WriterLock
+from cagg.store._forks import Readers, inherited, leave_to_the_parent, refuse_in_this_process, watch_forks
+from cagg.store._opening import Opening, file_identity, incomplete_copy, look, missing_store, stamp_of
 from cagg.store._schema import create_schema, ensure_log, stored_version, version_gap
 from cagg.store.transaction import SqlTransaction
 
@@ -29,8 +30,8 @@ _BUSY_TIMEOUT_MS = 5_000
 """For programs that write to the file without taking the lock file, such as the sqlite3 shell."""
 _CHECKPOINT_PAGES = 4_000
 """The write-ahead log is copied back every 16 MB: a commit touches about ten pages, and copying costs two flushes."""
-_HEADER_BYTES = 100
-_MAGIC = b"SQLite format 3\x00"
+_LOG = "SELECT log_id, origin FROM cagg_log ORDER BY log_id LIMIT 1"
+_VERSION = "SELECT version_num FROM cagg_schema_version"
 
 
 class CreateMode(StrEnum):
@@ -86,12 +87,14 @@ class SqliteStore:
         self._create = create
         self._new_origin = origin
         self._lock = WriterLock(f"{path}.lock", clock=clock, timeout_seconds=lock_timeout_seconds)
+        self._readers = Readers()
+        self._lock_timeout_seconds = lock_timeout_seconds
         self._open = threading.local()
         self._engines: dict[str, Engine] = {}
         self._writer: Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._log: tuple[int, str] = (0, "")
-        _watch_forks(self)
+        watch_forks(self)
 
     # ---- writing ------------------------------------------------------------------------------------------------
 
@@ -142,15 +145,17 @@ class SqliteStore:
             self._drop_writer()
 
     def _prepare_folder(self) -> None:
-        if self._file_identity() is not None:
+        identity = file_identity(self.path)
+        if identity is not None:
+            self._refuse_inherited(identity)
             return
         if self._create is CreateMode.NEVER:
-            raise self._missing()
+            raise missing_store(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def _connected_writer(self) -> Connection:
         """Return the process's one writing connection; the lock is held, so nobody else uses it."""
-        identity = self._file_identity()
+        identity = file_identity(self.path)
         if self._writer is not None and identity is not None and identity == self._identity:
             return self._writer
         self._drop_writer()
@@ -171,7 +176,7 @@ class SqliteStore:
             connection.close()
             raise
         self._writer = connection
-        self._identity = self._file_identity()
+        self._identity = file_identity(self.path)
         return connection
 
     def _bring_up_to_date(self, connection: Connection) -> None:
@@ -198,55 +203,52 @@ class SqliteStore:
             StoreUnavailable: the file is missing, unreadable, no database of ours, an incomplete copy, or of a
                 version that this program does not know; a file on read-only media that changed while it was read.
         """
-        with self._border(OPENING_ERRORS):
-            opening = self._check_readable()
-            connection = self._engine(opening.mode, query=opening.query).connect()
-        with self._border(DATABASE_ERRORS):
-            try:
-                with connection.begin():
-                    raw = _raw(connection)
-                    raw.execute("PRAGMA query_only=ON")
-                    raw.execute("BEGIN")
-                    self._check_version(connection)
-                    yield self._over(connection, self._read_log(connection))
-                if opening.query and _stamp(self.path) != opening.stamp:
-                    raise StoreUnavailable(f"the store {self.path} changed while it was read; repeat the reading.")
-            finally:
-                with contextlib.suppress(*DATABASE_ERRORS):
-                    connection.close()
+        process = os.getpid()
+        self._readers.enter()
+        try:
+            with self._border(OPENING_ERRORS):
+                opening = look(self.path)
+                self._refuse_inherited(file_identity(self.path))
+                connection = self._engine(opening.mode, query=opening.query).connect()
+            with self._border(DATABASE_ERRORS):
+                try:
+                    yield self._begun(connection, opening)
+                    if os.getpid() != process:
+                        raise StoreUnavailable(
+                            "the process was forked inside a store snapshot; open snapshots after the fork."
+                        )
+                    if opening.query and stamp_of(self.path) != opening.stamp:
+                        raise StoreUnavailable(f"the store {self.path} changed while it was read; repeat the reading.")
+                finally:
+                    if os.getpid() != process:
+                        leave_to_the_parent(connection)
+                    else:
+                        with contextlib.suppress(*DATABASE_ERRORS):
+                            connection.close()
+        finally:
+            if os.getpid() == process:
+                self._readers.leave()
 
-    def _check_readable(self) -> _Opening:
-        """Decide how to open for reading so that nothing is left behind, and refuse what would read wrongly."""
-        if not self.path.exists():
-            raise self._missing()
-        stamp = _stamp(self.path)
-        with self.path.open("rb") as file:
-            header = file.read(_HEADER_BYTES)
-        if not header:
-            raise StoreUnavailable(f"the store {self.path} is empty; restore a backup, or let a gate create it anew.")
-        if not header.startswith(_MAGIC) or len(header) < _HEADER_BYTES:
-            raise StoreUnavailable(
-                f"the store {self.path} is not a SQLite database; point the store at another file or restore a backup."
-            )
-        log = Path(f"{self.path}-wal")
-        if log.exists():
-            with log.open("rb"):
-                return _Opening(mode="ro", query="", stamp=stamp)
-        page_size = int.from_bytes(header[16:18], "big")
-        page_size = 65_536 if page_size == 1 else page_size
-        pages = int.from_bytes(header[28:32], "big")
-        if pages * page_size > stamp[0]:
-            raise StoreUnavailable(
-                f"the store {self.path} is an incomplete copy ({stamp[0]} of {pages * page_size} bytes, and "
-                f"{log.name} is missing); copy it with 'sqlite3 FILE .backup' or together with its -wal file."
-            )
-        if os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK):
-            # mode=ro would leave an empty -wal and -shm behind; a connection that may write removes them again.
-            return _Opening(mode="rw", query="", stamp=stamp)
-        return _Opening(mode="ro", query="&immutable=1", stamp=stamp)
+    def _begun(self, connection: Connection, opening: Opening) -> SqlTransaction:
+        """Begin reading; the transaction ends when the connection is closed."""
+        raw = _raw(connection)
+        try:
+            raw.execute("PRAGMA query_only=ON")
+            raw.execute("BEGIN")
+            self._check_version(connection)
+            return self._over(connection, self._read_log(connection))
+        except DATABASE_ERRORS as error:
+            cut = incomplete_copy(self.path, opening, raw, error)
+            if cut is None:
+                raise
+            raise cut from error
 
     def _check_version(self, connection: Connection) -> None:
-        version = stored_version(connection, str(self.path))
+        try:
+            rows = _raw(connection).execute(_VERSION).fetchall()
+        except sqlite3.OperationalError:
+            rows = []
+        version = str(rows[0][0]) if len(rows) == 1 else stored_version(connection, str(self.path))
         if version is None:
             raise StoreUnavailable(f"the store {self.path} is an empty database; let a gate fill it, or name another.")
         if version_gap(version, str(self.path)) < 0:
@@ -296,22 +298,17 @@ class SqliteStore:
         )
 
     def _read_log(self, connection: Connection) -> tuple[int, str]:
-        row = connection.execute(select(t.log.c.log_id, t.log.c.origin).order_by(t.log.c.log_id)).first()
+        row = _raw(connection).execute(_LOG).fetchone()
         if row is None:
             raise StoreUnavailable(f"the store {self.path} has lost its ledger's name; restore a backup.")
         return int(row[0]), str(row[1])
 
-    def _file_identity(self) -> tuple[int, int] | None:
-        try:
-            found = os.stat(self.path)  # noqa: PTH116 - on the path of every transaction
-        except FileNotFoundError:
-            return None
-        return found.st_dev, found.st_ino
-
-    def _missing(self) -> StoreUnavailable:
-        return StoreUnavailable(
-            f"there is no store at {self.path}; check the path, or create it by running a gate or 'cagg init'."
-        )
+    def _refuse_inherited(self, identity: tuple[int, int] | None) -> None:
+        if inherited(identity):
+            raise StoreUnavailable(
+                f"the store {self.path} was in use when this process was forked, so SQLite cannot lock it here; "
+                "fork outside of store transactions, or start the process with 'spawn'."
+            )
 
     def _drop_writer(self) -> None:
         writer, self._writer, self._identity = self._writer, None, None
@@ -319,34 +316,38 @@ class SqliteStore:
             with contextlib.suppress(*DATABASE_ERRORS):
                 writer.close()
 
-    def _before_fork(self) -> None:
-        """Let the running transaction end and close the connection: a child inherits SQLite's notes of its locks, but
-        not the locks. A fork inside this thread's own transaction goes on; the child's block then fails."""
+    # ---- forks --------------------------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """Let transactions and snapshots end and close the connection, so that the child inherits nothing of SQLite's.
+
+        A fork inside this thread's own transaction or snapshot goes on; the child is then refused the file.
+        """
+        self._open.forking = True
         self._open.paused = not getattr(self._open, "writing", False) and self._lock.pause()
         if self._open.paused:
             self._drop_writer()
+        self._open.clean = self._readers.pause(self._lock_timeout_seconds) and self._writer is None
 
-    def _after_fork_in_parent(self) -> None:
-        if getattr(self._open, "paused", False):
-            self._open.paused = False
-            self._lock.resume()
+    def after_fork_in_parent(self) -> None:
+        """Go on; a store that another thread made meanwhile was not held back."""
+        if getattr(self._open, "forking", False):
+            self._open.forking = False
+            self._readers.resume()
+            if self._open.paused:
+                self._lock.resume()
 
-    def _after_fork_in_child(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Start anew: SQLite forbids using, and even closing, a connection of the parent."""
+        identity = self._identity or file_identity(self.path)
+        if not getattr(self._open, "clean", False) and identity is not None:
+            refuse_in_this_process(identity)
         if self._writer is not None:
-            _LEFT_TO_THE_PARENT.append(self._writer)
+            leave_to_the_parent(self._writer)
         self._writer, self._identity = None, None
         self._open = threading.local()
+        self._readers = Readers()
         self._lock.forget()
-
-
-class _Opening:
-    """How to open for reading, and the file's size and times before."""
-
-    __slots__ = ("mode", "query", "stamp")
-
-    def __init__(self, *, mode: str, query: str, stamp: tuple[int, int, int]) -> None:
-        self.mode, self.query, self.stamp = mode, query, stamp
 
 
 def _raw(connection: Connection) -> sqlite3.Connection:
@@ -358,40 +359,3 @@ def _raw(connection: Connection) -> sqlite3.Connection:
 def _text(data: bytes) -> str:
     """Read text that was tampered with as something else than what was written, instead of failing to read it."""
     return data.decode("utf-8", "surrogateescape")
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns, found.st_ino
-
-
-_STORES: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
-_LEFT_TO_THE_PARENT: list[Connection] = []
-_watching = threading.Event()
-
-
-def _watch_forks(store: SqliteStore) -> None:
-    _STORES.add(store)
-    if not _watching.is_set():
-        _watching.set()
-        os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
-
-
-def _stores() -> list[SqliteStore]:
-    """The stores in one order, so that two threads that fork at once do not wait for each other."""
-    return sorted(_STORES, key=lambda store: (store.url, id(store)))
-
-
-def _before_fork() -> None:
-    for store in _stores():
-        store._before_fork()
-
-
-def _after_in_parent() -> None:
-    for store in reversed(_stores()):
-        store._after_fork_in_parent()
-
-
-def _after_in_child() -> None:
-    for store in _stores():
-        store._after_fork_in_child()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
+from cagg.store._statement import Statement
 from cagg.store.budget_rows import BudgetRowsSql
 from cagg.store.forecast_rows import ForecastRowsSql
 from cagg.store.ledger_rows import LedgerRowsSql
+from cagg.store.tables import schema_version
 
 __all__ = ["SqlTransaction"]
+
+_VERSION = Statement(select(schema_version.c.version_num))
 
 
 class SqlTransaction(LedgerRowsSql, BudgetRowsSql, ForecastRowsSql):
@@ -34,3 +38,7 @@ class SqlTransaction(LedgerRowsSql, BudgetRowsSql, ForecastRowsSql):
     def now(self) -> datetime:
         """The store's own time, UTC, the same throughout the transaction."""
         return self._now
+
+    def schema_version(self) -> str:
+        """The version that the store says its schema has, for example ``0001``."""
+        return str(_VERSION.row(self.connection)[0])

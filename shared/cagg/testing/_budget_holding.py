@@ -170,7 +170,9 @@ class HoldingContract(BudgetCase):
     def test_each_unit_pays_its_own_budgets(self, store: Store) -> None:
         with store.transaction() as tx:
             for unit, limit in zip(Unit, (1_000, 10_000, 100, 50, 7), strict=True):
-                set_budget(tx, budget("all", limit, unit=unit))
+                watched = unit in (Unit.GPU_TIME, Unit.MONEY)
+                mode = BudgetMode.OBSERVE if watched else BudgetMode.ENFORCE
+                set_budget(tx, budget("all", limit, unit=unit, mode=mode))
             stored, headrooms = ask(tx, "a", "all", None, amounts={Unit.CARBON: 10, Unit.TOKENS: 20})
             assert stored is not None
             by_unit = {one.allotment.budget.unit: one.amount for one in headrooms}
@@ -182,17 +184,42 @@ class HoldingContract(BudgetCase):
                 Unit.MONEY: 0,
             }
             assert ask(tx, "b", "all", None, amounts={Unit.CARBON: 1, Unit.TOKENS: 31})[0] is None
-            assert ask(tx, "b", "all", None, amounts={Unit.CARBON: 1, Unit.GPU_TIME: None})[0] is None
+            _, headrooms = ask(tx, "b", "all", None, amounts={Unit.CARBON: 1, Unit.TOKENS: 0, Unit.GPU_TIME: None})
+            assert [one.amount for one in headrooms if one.allotment.budget.unit is Unit.GPU_TIME] == [None]
+            reservations.release(tx, "b")
             reservations.start(tx, "a")
             done = reservations.settle(tx, "a", 1, {Unit.CARBON: 9, Unit.ENERGY: 900, Unit.TOKENS: 19, Unit.MONEY: 3})
             assert done.amounts == {
                 Unit.CARBON: 9,
                 Unit.ENERGY: 900,
-                Unit.GPU_TIME: 0,
                 Unit.TOKENS: 19,
                 Unit.MONEY: 3,
             }
+            assert done.unpriced == ("all:gpu_time",), "nobody measured it and nothing was held: that is not a zero"
         assert self.counters(store, "all", unit=Unit.MONEY) == (0, 3, 0)
+
+    @pytest.mark.parametrize("unit", [Unit.GPU_TIME, Unit.TOKENS, Unit.MONEY])
+    def test_an_enforced_budget_refuses_a_request_that_does_not_state_its_unit(self, store: Store, unit: Unit) -> None:
+        with store.transaction() as tx:
+            for mode, amount in ((BudgetMode.OBSERVE, 0), (BudgetMode.WARN, 0), (BudgetMode.ENFORCE, None)):
+                set_budget(tx, budget("a", 10, unit=unit, mode=mode))
+                _, headrooms = ask(tx, f"{mode}", "a", 1)
+                assert [one.amount for one in headrooms] == [amount]
+            (refused,) = reservations.refusals(headrooms)
+            assert not refused.fits
+            assert ask(tx, "stated", "a", 1, amounts={unit: 10})[0] is not None
+
+    @pytest.mark.parametrize("pue_ppm", [0, -1, 999_999, True, 1.5, 2**63])
+    def test_a_pue_below_one_is_refused(self, budgets: Store, pue_ppm: Any) -> None:
+        with budgets.transaction() as tx:
+            ask(tx, "a", LEAF, 1)
+            reservations.start(tx, "a")
+            with pytest.raises(InvalidInput, match="usage effectiveness"):
+                reservations.assess(
+                    tx, path=LEAF, amounts={}, energy=Energy.ZERO, at=tx.now(), ignoring=None, pue_ppm=pue_ppm
+                )
+            with pytest.raises(InvalidInput, match="usage effectiveness"):
+                reservations.settle(tx, "a", 1, {Unit.CARBON: 1}, pue_ppm=pue_ppm)
 
     # ---- moving ----
 

@@ -212,8 +212,12 @@ class LifeContract(BudgetCase):
         with store.transaction() as tx:
             done = {one.request_key: one for one in reservations.expire(tx)}
         assert done["assume"].amounts[Unit.CARBON] == 50_000_000
-        assert done["watch"].amounts[Unit.CARBON] == 0
+        assert done["watch"].amounts == {Unit.ENERGY: Energy.parse("0.1 kWh").millijoules}, "unknown is not zero"
+        assert done["watch"].unpriced == ("watch:carbon",)
         assert "no intensity is known" in done["watch"].note
+        with store.transaction() as tx:
+            late = reservations.settle(tx, "watch", 1, {Unit.ENERGY: 7})
+            assert (late.unpriced, late.amounts) == (("watch:carbon",), {Unit.ENERGY: 7})
 
     def test_a_waiting_one_lapses_at_zero_after_its_grace(self, budgets: Store, clock: ManualClock) -> None:
         deadline = clock.now() + timedelta(hours=2)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cagg.budget import reservations
-from cagg.budget.tree import set_budget, tree
+from cagg.budget.tree import above_limit, set_budget, tree
 from cagg.errors import InvalidInput
 from cagg.ports import JournalRow, Store
 from cagg.quantities import Unit
@@ -16,13 +16,14 @@ from cagg.records import Hold, Period
 from cagg.testing._budget_case import LEAF, PATHS, changed
 from cagg.testing._budget_holding import HoldingContract
 from cagg.testing._budget_life import LifeContract
+from cagg.testing._budget_unknown import UnknownContract
 from cagg.testing.budgets import ask, budget
 from cagg.testing.clock import ManualClock
 
 __all__ = ["BudgetContract"]
 
 
-class BudgetContract(HoldingContract, LifeContract):
+class BudgetContract(HoldingContract, LifeContract, UnknownContract):
     """What every store's budgets must do. Subclasses override the ``store`` fixture."""
 
     # ---- setting budgets and periods ----
@@ -43,6 +44,8 @@ class BudgetContract(HoldingContract, LifeContract):
             assert headrooms[-1].allotment.available == -150
             assert reservations.refusals(headrooms)
             assert [row.kind for row in tx.journal("")] == ["limit"]
+            assert [-one.available for one in above_limit(tx, budget(LEAF, 50))] == [150]
+            assert above_limit(tx, budget(PATHS[0], 1_000)) == ()
         assert self.counters(budgets, LEAF) == (200, 0, 0)
         with budgets.transaction() as tx:
             set_budget(tx, budget(LEAF, 300))

@@ -43,6 +43,7 @@ __all__ = [
     "budget",
     "die_holding",
     "race",
+    "reservation",
     "work_until_killed",
 ]
 
@@ -66,6 +67,39 @@ def budget(path: str, limit: int, **changes: Any) -> Budget:
     return Budget(**{**fields, **changes})
 
 
+def reservation(key: str, path: str, now: datetime, **changes: Any) -> Reservation:
+    """Return a waiting reservation without holds, first asked now, with any field changed."""
+    fields: dict[str, Any] = {
+        "request_key": key,
+        "series_key": f"series {key}",
+        "host": "local",
+        "root_run_id": "run 1",
+        "task_key": "task",
+        "attempt": 1,
+        "budget_path": path,
+        "state": ReservationState.WAITING,
+        "first_asked_at": now,
+        "deadline": None,
+        "asks": 1,
+        "deferrals": 0,
+        "planning_intensity_milligrams_per_kwh": ONE_MICROGRAM_PER_MILLIJOULE,
+        "planning_basis": "declared",
+        "planned_start": now,
+        "upper_energy": Energy(millijoules=1_000),
+        "holds": (),
+        "lease_until": None,
+        "lease_epoch": 0,
+        "last_beat_at": None,
+        "started_at": None,
+        "used_energy": Energy.ZERO,
+        "last_power_milliwatts": 0,
+        "encloses_run": False,
+        "created_at": now,
+        "updated_at": now,
+    }
+    return Reservation(**{**fields, **changes})
+
+
 def ask(
     tx: Transaction,
     key: str,
@@ -83,47 +117,19 @@ def ask(
     """
     now = tx.now()
     start = now if at is None else at
-    fields: dict[str, Any] = {
-        "request_key": key,
-        "series_key": f"series {key}",
-        "host": "local",
-        "root_run_id": "run 1",
-        "task_key": "task",
-        "attempt": 1,
-        "budget_path": path,
-        "state": ReservationState.WAITING,
-        "first_asked_at": now,
-        "deadline": None,
-        "asks": 1,
-        "deferrals": 0,
-        "planning_intensity_milligrams_per_kwh": ONE_MICROGRAM_PER_MILLIJOULE,
-        "planning_basis": "declared",
-        "planned_start": start,
-        "upper_energy": Energy(millijoules=1_000),
-        "holds": (),
-        "lease_until": None,
-        "lease_epoch": 0,
-        "last_beat_at": None,
-        "started_at": None,
-        "used_energy": Energy.ZERO,
-        "last_power_milliwatts": 0,
-        "encloses_run": False,
-        "created_at": now,
-        "updated_at": now,
-    }
-    fields.update(changes)
+    wanted = reservation(key, path, now, **{"planned_start": start, **changes})
     headrooms = reservations.assess(
         tx,
         path=path,
         amounts={Unit.CARBON: amount} if amounts is None else amounts,
-        energy=fields["upper_energy"],
+        energy=wanted.upper_energy,
         at=start,
         ignoring=key,
     )
     refused = [one for one in reservations.refusals(headrooms) if one.allotment.allotment_id not in allow_over]
     if refused:
         return None, headrooms
-    return reservations.hold(tx, Reservation(**fields), headrooms, allow_over=allow_over), headrooms
+    return reservations.hold(tx, wanted, headrooms, allow_over=allow_over), headrooms
 
 
 # ---- the reference model and the state machine --------------------------------------------------------------------
@@ -189,6 +195,7 @@ class BudgetMachine(RuleBasedStateMachine):
         self.store = self.open_store(self.clock)
         self.model = ReferenceBudgets(_LIMITS)
         self.accounts: dict[str, list[Account]] = {}
+        self.unheld: dict[str, int] = {}
         with self.store.transaction() as tx:
             for path, limit in _LIMITS.items():
                 set_budget(tx, budget(path, limit, time_zone="Europe/Berlin"))
@@ -254,6 +261,29 @@ class BudgetMachine(RuleBasedStateMachine):
             assert done.late
             self.model.charge(key, self.accounts[key], amount)
 
+    @rule(
+        number=st.integers(0, 2),
+        path=st.sampled_from([path for path in _LIMITS if path.count("/")]),
+        amount=st.integers(0, 500),
+        hours=st.integers(0, 30),
+    )
+    def charge_unheld(self, number: int, path: str, amount: int, hours: int) -> None:
+        key, at = f"unheld {number}", self.clock.now() - timedelta(hours=hours)
+        with self.store.transaction() as tx:
+            before = tx.reservation(key)
+            if before is not None:
+                again = reservations.charge_unheld(tx, before, {Unit.CARBON: self.unheld[key]}, at=at)
+                assert again.amounts == {Unit.CARBON: self.unheld[key]}
+                return
+            done = reservations.charge_unheld(tx, reservation(key, path, at), {Unit.CARBON: amount}, at=at)
+        assert done.amounts == {Unit.CARBON: amount}
+        self.unheld[key] = amount
+        date = at.astimezone(_BERLIN).date().isoformat()
+        accounts = [(node, date) for node in ancestors(path)]
+        for account in accounts:
+            self.model.granted.setdefault(account, self.model.rules[account[0]])
+        self.model.charge(key, accounts, amount)
+
     @rule(key=st.sampled_from(_KEYS))
     def release(self, key: str) -> None:
         with self.store.transaction() as tx:
@@ -306,7 +336,11 @@ class BudgetMachine(RuleBasedStateMachine):
         charge = before.used_energy.millijoules + before.last_power_milliwatts * seconds
         if charge == 0 and before.last_power_milliwatts == 0:
             charge = before.holds[0].amount
-        assert done.amounts[Unit.CARBON] == charge
+        if charge == 0 and before.last_power_milliwatts == 0:
+            assert Unit.CARBON not in done.amounts, "nothing measured and nothing held is unknown, not zero"
+            assert done.unpriced == tuple(sorted(f"{account[0]}:carbon" for account in accounts))
+        else:
+            assert (done.amounts[Unit.CARBON], done.unpriced) == (charge, ())
         self.accounts[before.request_key] = accounts
         self.model.charge(before.request_key, accounts, charge)
 

@@ -119,3 +119,30 @@ def test_a_path_that_nobody_created(cli: Any, said: Any) -> None:
     assert result.status == 2
     assert "budget set acme" in result.err
     said(result)
+
+
+@pytest.mark.parametrize(
+    ("limit", "unit"), [("100 gpu-h/month", "gpu_time"), ("2M tokens/month", "tokens"), ("50 EUR/month", "money")]
+)
+@pytest.mark.parametrize("mode", ["observe", "enforce"])
+def test_a_unit_that_no_meter_feeds_is_refused(cli: Any, said: Any, limit: str, unit: str, mode: str) -> None:
+    result = cli("budget", "set", "a", limit, "--mode", mode)
+    assert result.status == 2
+    assert unit in result.err
+    assert "this version counts carbon and energy" in result.err
+    said(result)
+    assert cli("budget", "show", "--json").json["budgets"] == []
+
+
+def test_a_limit_below_what_is_committed_says_so(cli: Any, night: Any) -> None:
+    assert cli("budget", "set", "a", "5 kg/month", "--mode", "enforce", "--json").json["above_limit"] == []
+    assert cli("run", "--budget", "a", "--energy", "1 kWh", "--", "true").status == 0
+    (spent,) = {row["spent"] for row in cli("budget", "show", "a", "--json").json["budgets"]}
+    assert spent > 0
+    text = cli("budget", "set", "a", "0 kg/month").out
+    assert "above the limit already; nothing more is admitted" in " ".join(text.split())
+    (above,) = cli("budget", "set", "a", "0 kg/month", "--json").json["above_limit"]
+    assert (above["spent"], above["held"], above["above"], above["limit"]) == (spent, 0, spent, 0)
+    watched = cli("budget", "set", "a", "0 kg/month", "--mode", "observe").out
+    assert "what runs from here on is overrun" in " ".join(watched.split())
+    assert "above the limit" not in cli("budget", "set", "a", "5 kg/month").out

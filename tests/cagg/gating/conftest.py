@@ -19,6 +19,7 @@ from cagg.provenance import Grade
 from cagg.records import Budget, BudgetMode, EntryKind
 from cagg.request import GateOptions, HostProfile, Request, RequestIdentity
 from cagg.settings import load_settings
+from cagg.steps import running
 from cagg.testing import ManualClock
 
 NOW = datetime(2026, 11, 23, 22, 0, tzinfo=UTC)
@@ -94,6 +95,15 @@ class Bench:
         with gate.components.store.snapshot() as tx:
             found = [decode(entry.body) for entry in tx.entries(kind=kind)]
         return [body for body in found if isinstance(body, dict)]
+
+
+@pytest.fixture(autouse=True)
+def _outside_of_any_run() -> Iterator[None]:
+    """Tests that let a run die must not leave the next test inside of it."""
+    token = running._CURRENT.set(None)
+    yield
+    running._CURRENT.reset(token)
+    running._MAIN_THREAD_RUNS.clear()
 
 
 @pytest.fixture

@@ -198,10 +198,15 @@ def test_other_modes_let_it_in_and_name_the_budget(mode: BudgetMode) -> None:
 
 
 def test_monitor_is_never_blocked() -> None:
-    question = replace(QUESTION, deadline_ms=None, purpose=Purpose.MONITOR, budget_known=False)
+    question = replace(QUESTION, deadline_ms=None, purpose=Purpose.MONITOR)
     verdict = conclude(question, propose(question, NIGHT), (), (headroom(5, 6),))
     assert isinstance(verdict, Admit)
     assert verdict.over_limit == ("acme/ml",)
+    typo = replace(question, budget_path="acme/typo", budget_known=False)
+    verdict = conclude(typo, propose(typo, NIGHT), (), ())
+    assert isinstance(verdict, Admit)
+    assert verdict.over_limit == ("acme/typo",)
+    assert "Nobody created the budget acme/typo" in verdict.message
 
 
 def test_a_full_later_period_does_not_stop_a_run_that_fits_now() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextvars
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -17,7 +19,8 @@ from cagg.maintenance import maintain
 from cagg.ports import RunState
 from cagg.quantities import Unit
 from cagg.records import BudgetMode, EntryKind, ReservationState
-from cagg.request import HostProfile
+from cagg.request import HostProfile, Request
+from cagg.steps import running
 from cagg.verdict import Admit, Defer, Deny, Reason
 
 Make = Callable[..., Gate]
@@ -169,18 +172,142 @@ def test_work_that_is_repeated_after_it_ended_is_charged_again(bench: Any, make_
     assert len(bench.bodies(opened, EntryKind.MEASUREMENT)) == 3
 
 
+def inside(request: Request) -> Request:
+    return replace(request, identity=replace(request.identity, task_key="inner"))
+
+
+def test_an_inner_gate_answers_to_budgets_that_the_outer_one_does_not_pay_for(bench: Any, make_gate: Make) -> None:
+    opened = make_gate()
+    bench.budget(opened, "acme", "10 kg/month")
+    bench.budget(opened, "acme/ml", "1 kWh/month")
+    bench.budget(opened, "other", "0 kWh/month")
+    with opened.run(opened.ask(bench.request(budget="acme", finish_by=None))):
+        assert isinstance(opened.ask(inside(bench.request(budget="other"))).verdict, Deny)
+        assert isinstance(opened.ask(inside(bench.request(budget="acme/ml"))).verdict, Deny)
+        assert isinstance(opened.ask(inside(bench.request(budget="acme/typo"))).verdict, Deny)
+        small = opened.ask(inside(bench.request(budget="acme/ml", energy="10 Wh")))
+        assert isinstance(small.verdict, Admit)
+        with opened.run(small):
+            bench.clock.advance(timedelta(minutes=6))
+    assert counters(opened, "acme/ml") == (0, 36_000_000, 0)
+    assert counters(opened, "acme") == (0, 3_000_000, 0)  # once, by the outer one
+
+
+def test_an_outer_run_whose_lease_has_ended_covers_nothing(bench: Any, make_gate: Make) -> None:
+    opened = make_gate()
+    bench.budget(opened, "acme", "10 kg/month")
+    with opened.run(opened.ask(bench.request(budget="acme", finish_by=None))):
+        bench.clock.advance(timedelta(minutes=30))  # and no beat: the gate's sweep charges it
+        inner = opened.ask(inside(bench.request(budget="acme")))
+        assert inner.lease_epoch is not None
+        with opened.run(inner):
+            bench.clock.advance(timedelta(minutes=6))
+    # 100 W for 36 min, of which the inner run's 6 min count for both: the outer one had been given up
+    assert counters(opened, "acme") == (0, 18_000_000 + 3_000_000, 0)
+
+
+def test_a_process_that_is_told_whose_run_it_is_in_draws_on_it(
+    bench: Any, make_gate: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, child = make_gate(), make_gate()
+    bench.budget(opened, "acme", "10 kg/month")
+    outer = opened.ask(bench.request("outer", budget="acme", finish_by=None))
+    monkeypatch.setenv(running.ENCLOSING_VARIABLE, outer.request.identity.key)
+    inner = child.ask(bench.request("elsewhere", budget="acme"))
+    assert (inner.outer_key, inner.lease_epoch) == (outer.request.identity.key, None)
+    bench.clock.advance(timedelta(minutes=6))
+    assert child.ask(bench.request("later", budget="acme", finish_by=None)).outer_key is None
+
+
+def test_a_forked_child_leaves_the_parents_run_alone(bench: Any, make_gate: Make) -> None:
+    opened = make_gate()
+    with opened.run(opened.ask(bench.request(finish_by=None))) as run:
+        child = os.fork()
+        if child == 0:
+            run.__exit__(None, None, None)
+            os._exit(0 if run.summary is None else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        bench.clock.advance(timedelta(minutes=6))
+    assert run.summary is not None
+    assert len(bench.bodies(opened, EntryKind.SETTLEMENT)) == 1
+
+
+def test_a_meter_that_cannot_start_does_not_keep_the_work_from_running(bench: Any, make_gate: Make) -> None:
+    opened = make_gate()
+    bench.budget(opened, "acme", "10 kg/month")
+    decision = opened.ask(bench.request(budget="acme", finish_by=None))
+
+    def broken() -> Any:
+        raise InvalidInput("no such meter")
+
+    with replace_factory(opened, broken).run(decision) as run:
+        bench.clock.advance(timedelta(minutes=6))
+    assert run.reading is not None
+    assert run.reading.energy is None
+    assert "no such meter" in run.reading.reason
+    assert counters(opened, "acme") == (0, 1_250_000_000, 0)  # unknown energy is charged as it was held
+
+
+def replace_factory(opened: Gate, factory: Callable[[], Any]) -> Gate:
+    return Gate(replace(opened.components, meter_factory=factory))
+
+
+def test_a_run_left_in_another_context_is_settled_all_the_same(bench: Any, make_gate: Make) -> None:
+    opened = make_gate()
+    run = opened.run(opened.ask(bench.request(finish_by=None)))
+    contextvars.copy_context().run(run.__enter__)
+    bench.clock.advance(timedelta(minutes=1))
+    run.__exit__(None, None, None)
+    assert run.summary is not None
+
+
+def test_a_denied_first_ask_fixes_the_deadline_too(bench: Any, make_gate: Make) -> None:
+    opened = make_gate()
+    bench.budget(opened, "acme", "0 kg/month")
+    deadline = bench.clock.now() + timedelta(hours=2)
+    assert isinstance(opened.ask(bench.request(budget="acme", finish_by=deadline)).verdict, Deny)
+    bench.budget(opened, "acme", "10 kg/month")
+    bench.clock.advance(timedelta(hours=3))
+    again = opened.ask(bench.request(budget="acme", finish_by=deadline, attempt=2))
+    assert isinstance(again.verdict, Admit)
+    assert again.verdict.reason is Reason.DEADLINE_PASSED
+
+
+def test_a_refused_wake_keeps_what_was_held(bench: Any, make_gate: Make) -> None:
+    opened = make_gate()
+    bench.budget(opened, "acme", "10 kg/month")
+    request = bench.request(budget="acme")
+    assert isinstance(opened.ask(request).verdict, Defer)
+    bench.budget(opened, "acme", "1 kg/month")
+    bench.clock.advance(timedelta(hours=3))
+    assert isinstance(opened.ask(request).verdict, Deny)
+    assert counters(opened, "acme")[0] == 1_250_000_000
+    assert opened.release(request.identity)
+    assert counters(opened, "acme")[0] == 0
+
+
+def test_an_interrupted_local_wait_gives_its_hold_back(bench: Any, make_gate: Make) -> None:
+    opened = make_gate()
+    bench.budget(opened, "acme", "10 kg/month")
+
+    def stop(_: Defer, __: timedelta) -> None:
+        raise KeyboardInterrupt
+
+    options = {"opened": opened, "budget": "acme", "energy": "2 kWh", "duration": "1h", "finish_by": "06:00"}
+    with pytest.raises(KeyboardInterrupt), gate("score", on_tick=stop, **options):
+        pass
+    with pytest.raises(NotAdmitted), gate("score", wait=False, **options):
+        pass
+    assert counters(opened, "acme") == (0, 0, 0)
+
+
 def test_an_inner_gate_draws_on_the_outer_one(bench: Any, make_gate: Make) -> None:
     opened = make_gate()
     bench.budget(opened, "acme", "10 kg/month")
     outer = opened.ask(bench.request(budget="acme", finish_by=None))
     with opened.run(outer):
         held = counters(opened, "acme")
-        inner = opened.ask(
-            replace(
-                bench.request(budget="acme/typo"),
-                identity=replace(bench.request().identity, task_key="inner"),
-            )
-        )
+        inner = opened.ask(inside(bench.request(budget="acme")))
         assert isinstance(inner.verdict, Admit)
         assert inner.outer_key == outer.request.identity.key
         with opened.run(inner):
@@ -195,8 +322,6 @@ def test_a_gate_in_another_process_of_an_enclosed_run_draws_on_it_too(bench: Any
     opened, elsewhere = make_gate(), make_gate()
     outer = opened.ask(replace(bench.request(finish_by=None), encloses_run=True))
     with opened.run(outer) as run:
-        from cagg.steps import running
-
         token = running._CURRENT.set(None)
         running._MAIN_THREAD_RUNS.remove(run)
         other = replace(bench.request(), identity=replace(bench.request().identity, task_key="task"))

@@ -1,0 +1,208 @@
+"""The end of a run: price what was measured, settle the reservation, append the entries; else spool them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from cagg.budget import reservations
+from cagg.composition import Components
+from cagg.errors import BudgetUnknown, CaggError, ReservationConflict, StoreUnavailable
+from cagg.intensity import IntensitySeries
+from cagg.ledger.bodies import measurement_body, request_body
+from cagg.ports import Transaction
+from cagg.quantities import CarbonMass, Unit
+from cagg.records import EntryDraft, EntryKind, Reading, Reservation, Settlement
+from cagg.steps.pricing import Priced, price
+from cagg.steps.settlements import (
+    amounts_of,
+    append_next,
+    carbon_if_moved,
+    record_settlement,
+    unheld_body,
+    unheld_reservation,
+)
+from cagg.steps.spooling import spool_record
+from cagg.verdict import Decision, Reason
+from cagg.windows import Window
+
+__all__ = ["RunSummary", "Settler"]
+
+logger = logging.getLogger("cagg")
+
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """What a finished run came to.
+
+    Attributes:
+        reading: measured energy with its grade.
+        carbon: None when unknown; ``carbon_reason`` says why.
+        difference_micrograms: measured energy x (intensity at the first ask - actual), the intensity difference;
+            positive = less carbon than at the first ask; None when unknown or not moved.
+        charged: amounts charged to the budgets by unit.
+        measurement_id, settlement_id: ledger entries; None while they wait in the spool.
+        notes: what a person should know, for example that the record waits in the spool.
+    """
+
+    reading: Reading
+    carbon: CarbonMass | None
+    carbon_reason: str
+    difference_micrograms: int | None
+    charged: Mapping[Unit, int]
+    measurement_id: str | None
+    settlement_id: str | None
+    notes: tuple[str, ...] = ()
+
+
+class Settler:
+    """Settles one decision's run."""
+
+    def __init__(self, components: Components, decision: Decision) -> None:
+        self._components = components
+        self._decision = decision
+        self._series: Sequence[IntensitySeries] = ()
+        self._zone = decision.request.options.zone
+
+    def settle(self, reading: Reading, outcome: str) -> RunSummary:
+        """Settle and record; never raises because of the store, the grid or the ledger: the work is done already."""
+        settings = self._components.settings
+        try:
+            with self._components.store.transaction() as tx:
+                priced = self._price(tx, reading)
+                return self._record(tx, reading, priced, outcome)
+        except (CaggError, OSError) as problem:
+            why = "the store was down" if isinstance(problem, StoreUnavailable) else "the record was refused"
+            priced = price(reading, self._series, pue_ppm=settings.pue_ppm, why_none=why)
+            return self._spooled(reading, priced, outcome, str(problem))
+
+    def _price(self, tx: Transaction, reading: Reading) -> Priced:
+        settings, grid = self._components.settings, self._components.grid
+        if self._zone is None:
+            return price(reading, (), pue_ppm=settings.pue_ppm, why_none="no zone is set")
+        names = grid.accounting_names(self._zone)
+        why = f"no data from {', '.join(names)}" if names else "no accounting source is set"
+        since = min(reading.window.start, self._decision.first_asked_at)
+        cached = [
+            row
+            for provider, zone in grid.cache_keys(self._zone)
+            if provider in names
+            for row in tx.forecasts(provider, zone, since - _DAY)
+        ]
+        self._series = grid.on_hand(self._zone, Window(start=since, end=reading.window.end), cached)
+        return price(reading, self._series, pue_ppm=settings.pue_ppm, why_none=why)
+
+    def _record(self, tx: Transaction, reading: Reading, priced: Priced, outcome: str) -> RunSummary:
+        reservation, settlement, notes = self._charge(tx, reading, priced)
+        late = settlement is not None and settlement.late
+        entry = append_next(tx, self._draft(reading, priced, outcome, late=late))
+        settled = None
+        if settlement is not None and reservation is not None:
+            settled = record_settlement(tx, reservation, settlement, entry.entry_id)
+        return RunSummary(
+            reading=reading,
+            carbon=priced.carbon,
+            carbon_reason=priced.reason,
+            difference_micrograms=self._difference(priced),
+            charged={} if settlement is None else settlement.amounts,
+            measurement_id=entry.entry_id,
+            settlement_id=None if settled is None else settled.entry_id,
+            notes=(*reading.notes, *notes),
+        )
+
+    def _charge(
+        self, tx: Transaction, reading: Reading, priced: Priced
+    ) -> tuple[Reservation | None, Settlement | None, list[str]]:
+        decision, settings = self._decision, self._components.settings
+        amounts = amounts_of(energy=reading.energy, carbon=priced.carbon)
+        try:
+            if decision.lease_epoch is not None:
+                key = decision.request.identity.key
+                reservation = tx.reservation(key)
+                settlement = reservations.settle(tx, key, decision.lease_epoch, amounts, pue_ppm=settings.pue_ppm)
+                return reservation, settlement, []
+            if self._runs_unheld():
+                unheld = unheld_reservation(unheld_body(decision, reading.window.start), decision.request.identity.key)
+                settlement = reservations.charge_unheld(
+                    tx, unheld, amounts, at=reading.window.start, pue_ppm=settings.pue_ppm
+                )
+                return unheld, settlement, []
+        except (ReservationConflict, BudgetUnknown) as problem:
+            return None, None, [str(problem)]
+        return None, None, []
+
+    def _runs_unheld(self) -> bool:
+        """True when the run was let through while the store was down, and a budget is to pay after all."""
+        decision = self._decision
+        return decision.verdict.reason is Reason.STORE_DOWN and decision.request.options.budget is not None
+
+    def _draft(self, reading: Reading, priced: Priced, outcome: str, *, late: bool) -> EntryDraft:
+        decision = self._decision
+        difference = self._difference(priced)
+        extra: dict[str, Any] = {
+            "decision_id": decision.decision_id,
+            "work_item": decision.request.options.work_item,
+            "budget_path": decision.request.options.budget,
+            "zone": self._zone,
+            "intensity_difference_micrograms": None if difference is None else str(difference),
+        }
+        body = measurement_body(
+            request=request_body(decision.request),
+            reading=reading,
+            priced=priced.slices,
+            convention=priced.convention,
+            pue_ppm=self._components.settings.pue_ppm,
+            outcome=outcome,
+            part_of=decision.outer_key,
+            carbon_reason=priced.reason,
+            extra=extra,
+        )
+        kind = EntryKind.CORRECTION if late else EntryKind.MEASUREMENT
+        return EntryDraft(kind=kind, request_key=decision.request.identity.key, ordinal=0, body=body)
+
+    def _difference(self, priced: Priced) -> int | None:
+        """Measured energy x (actual intensity had it started at the first ask - actual); None unless it was moved."""
+        decision = self._decision
+        if priced.carbon is None or decision.first_asked_at >= decision.asked_at or not priced.slices:
+            return None
+        shift = priced.slices[0][0].start - decision.first_asked_at
+        for series in self._series:
+            if series.convention != priced.convention:
+                continue
+            carbon = carbon_if_moved(priced, series, -shift, self._components.settings.pue_ppm)
+            if carbon is not None:
+                return carbon.micrograms - priced.carbon.micrograms
+        return None
+
+    def _spooled(self, reading: Reading, priced: Priced, outcome: str, why: str) -> RunSummary:
+        decision = self._decision
+        energy, carbon = reading.energy, priced.carbon
+        settle = None
+        if decision.lease_epoch is not None or self._runs_unheld():
+            settle = {
+                "epoch": decision.lease_epoch,
+                "energy_millijoules": None if energy is None else str(energy.millijoules),
+                "carbon_micrograms": None if carbon is None else str(carbon.micrograms),
+                "unheld": unheld_body(decision, reading.window.start) if self._runs_unheld() else None,
+            }
+        try:
+            spool_record(self._components, self._draft(reading, priced, outcome, late=False), settle)
+            note = f"the record waits in the spool because {why}"
+        except StoreUnavailable as problem:
+            note = str(problem)
+        logger.warning("cagg: %s", note)
+        return RunSummary(
+            reading=reading,
+            carbon=carbon,
+            carbon_reason=priced.reason,
+            difference_micrograms=None,
+            charged={},
+            measurement_id=None,
+            settlement_id=None,
+            notes=(*reading.notes, note),
+        )
