@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from cagg.errors import StoreUnavailable
 from cagg.request import GateOptions, HostProfile, OnDeny, Purpose, Request, RequestIdentity
-from cagg.verdict import Admit, Decision, Defer
+from cagg.verdict import Admit, Decision, Defer, Deny
 from cagg_prefect import opening
 from cagg_prefect.compat import Completed, State, run_logger
 from cagg_prefect.deferral import give_way
@@ -125,6 +127,9 @@ def ask(request: Request, root: RootRun | None) -> Admission:
         decision = gate.ask(request)
     verdict = decision.verdict
     quiet = isinstance(verdict, Admit) and not verdict.over_limit
+    if isinstance(decision.verdict, Deny):
+        with suppress(StoreUnavailable):  # `cagg maintain` does it then
+            gate.release(decision.request.identity)  # the run ends here; nothing will continue it
     level = run_logger().info if quiet else run_logger().warning
     level("carbon gate: %s: %s", type(verdict).__name__.lower(), verdict.message)
     return Admission(gate=gate, decision=decision)

@@ -7,28 +7,19 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 
 from cagg.errors import InvalidInput
+from cagg.grid._holes import Looked
 from cagg.grid.codec import unpack
 from cagg.grid.series import gaps, merge
 from cagg.intensity import IntensitySeries, Zone
 from cagg.ports import IntensityProvider, StoredForecast
 from cagg.windows import Window
 
-__all__ = ["CachedRows", "covers", "knows_some"]
+__all__ = ["STALE_AFTER", "CachedRows"]
 
 STALE_AFTER = timedelta(hours=24)
 """A cached forecast older than this does not steer any more."""
 
 _decoded = lru_cache(maxsize=16)(unpack)
-
-
-def knows_some(series: IntensitySeries, window: Window) -> bool:
-    """True when at least an instant of the window is known."""
-    return gaps(series, window) != (window,)
-
-
-def covers(series: IntensitySeries, window: Window) -> bool:
-    """True when all of the window is known."""
-    return not gaps(series, window)
 
 
 class CachedRows:
@@ -68,12 +59,12 @@ class CachedRows:
                     if f"cache: {error}" not in self._steps:
                         self._steps.append(f"cache: {error}")
                     continue
-                if knows_some(series, window):
+                if gaps(series, window) != (window,):
                     yield series
 
     def newest(self, zone: Zone, window: Window) -> IntensitySeries | None:
-        """The newest series that knows some of the window."""
-        return next(self.vintages(zone, window), None)
+        """The newest series that knows all of the window."""
+        return next((series for series in self.vintages(zone, window) if not gaps(series, window)), None)
 
     def joined(self, zone: Zone, window: Window) -> IntensitySeries | None:
         """The newest series, extended by older ones of the same kind until the window is covered or none is left."""
@@ -83,13 +74,16 @@ class CachedRows:
                 joined = series
             elif series.kind is joined.kind and series.convention == joined.convention:
                 joined = merge(joined, series)
-            if covers(joined, window):
+            if not gaps(joined, window):
                 break
         return joined
 
-    def why_none(self, provider: IntensityProvider, zone: Zone) -> str:
+    def why_none(self, provider: IntensityProvider, zone: Zone, looked: Looked) -> str:
         """Say why no cached series steers."""
         own = [row for row in self._rows if row.zone == str(zone)]
         if not own:
             return f"{provider.name}: no forecast of {zone} is cached"
+        newest = next(self.vintages(zone, looked.window), None)
+        if newest is not None and self._now - newest.fetched_at <= STALE_AFTER and (lack := looked.lack(newest)):
+            return f"{provider.name}, cached: {lack}"
         return f"{provider.name}: what is cached of {zone} is of another time, unreadable, or more than 24 h old"

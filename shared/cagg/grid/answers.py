@@ -59,11 +59,9 @@ class GridAnswer:
     Attributes:
         series: from one source; None when nothing is known. It may cover less of the window than was asked, or more.
         quality: where it came from.
-        steps: what was tried before, in order, with the reason why it was not used.
+        steps: what was tried before, in order, with the reason why it was not used; then what the series leaves open.
         age: time since the series was fetched; None without a series.
         fetched: row for the forecast cache, to be stored by the caller; None when there is nothing new to store.
-        extra: what other sources of the chain know without the network, in order of preference; for pricing, where
-            the steering source may not serve.
     """
 
     series: IntensitySeries | None
@@ -71,7 +69,6 @@ class GridAnswer:
     steps: tuple[str, ...]
     age: timedelta | None
     fetched: StoredForecast | None
-    extra: tuple[IntensitySeries, ...] = ()
 
     @property
     def horizon(self) -> datetime | None:

@@ -7,11 +7,12 @@ sources or conventions are never put into one series.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from cagg.errors import CaggError, ConfigurationError, ZoneUnknown
-from cagg.grid._cached import STALE_AFTER, CachedRows, covers, knows_some
+from cagg.grid._cached import STALE_AFTER, CachedRows
+from cagg.grid._holes import Looked
 from cagg.grid.answers import (
     GridAnswer,
     GridQuality,
@@ -23,7 +24,6 @@ from cagg.grid.answers import (
 )
 from cagg.grid.codec import pack
 from cagg.grid.planning import planning_intensity
-from cagg.grid.series import mean_over
 from cagg.grid.traits import fresh_until, traits_of
 from cagg.grid.zones import ZoneEntry
 from cagg.intensity import IntensitySeries, Zone
@@ -38,6 +38,10 @@ _PAUSE = timedelta(seconds=30)
 _SLOW_NS = 500_000_000
 """A source that failed slowly, half a second or more, is left alone for the pause: else each of many gates in one
 process would wait for the same timeout."""
+
+_FURTHEST = timedelta(days=400)
+"""Nothing later is looked at, whatever the deadline: over a year the grid repeats itself as far as anybody knows, and
+sums over a longer series would leave 64 bits."""
 
 _FLAT = {IntensityKind.CLIMATOLOGY: GridQuality.CLIMATOLOGY, IntensityKind.YEARLY: GridQuality.YEARLY}
 """Kinds that do not know the actual day, in the order in which they stand in for those that do."""
@@ -102,54 +106,50 @@ class Chain:
 
     # ---- answers --------------------------------------------------------------------------------------------------
 
-    def forecast(self, zone: Zone, window: Window, cached: Sequence[StoredForecast] = ()) -> GridAnswer:
+    def forecast(
+        self,
+        zone: Zone,
+        window: Window,
+        cached: Sequence[StoredForecast] = (),
+        *,
+        needed: timedelta | None = None,
+    ) -> GridAnswer:
         """Return the best answer for steering; failures become steps, never exceptions.
 
-        Uses the network only when no cached row is fresh.
+        Uses the network only when no cached row is fresh. A series steers only if it knows the time from the window's
+        start on, because every later start is compared with that one. Later gaps, and an end before the window's, are
+        left in place and named in the steps.
 
         Args:
             zone: any provider's name of the area.
-            window: what planning looks at; longer than a source's horizon is fine.
+            window: what planning looks at; longer than a source's horizon is fine, beyond 400 days is not looked at.
             cached: rows of :meth:`cache_keys` in any order; damaged or foreign ones are passed over with a step.
+            needed: how long from the window's start must be known without a gap: the run's expected duration, as far
+                as the window reaches. None = the instant at which the window starts.
         """
         steps: list[str] = []
+        if window.duration > _FURTHEST:
+            window = Window(start=window.start, end=window.start + _FURTHEST)
+            steps.append(f"only the first {_FURTHEST.days} days are looked at, until {window.end:%Y-%m-%d %H:%M}Z")
+        looked = Looked.over(window, needed)
         rows = self._rows(cached, steps)
         found = (
-            self._live(zone, window, rows, steps)
-            or self._stale(zone, window, rows, steps)
-            or self._typical(zone, window, steps)
+            self._live(zone, looked, rows, steps)
+            or self._stale(zone, looked, rows, steps)
+            or self._typical(zone, looked, steps)
         )
         if found is None:
-            return self._nothing(steps)
-        extra = tuple(self._extra(zone, window, rows, found[0]))
-        return self._answer(found[0], found[1], steps, extra)
-
-    def lookup(self, zone: Zone, window: Window, cached: Sequence[StoredForecast] = ()) -> GridAnswer:
-        """Return a series that knows all of a window, for pricing; quality NONE when no source does.
-
-        Cached vintages of one provider are joined and used before the network is asked.
-
-        Raises:
-            ConfigurationError: the chain's providers differ in signal, basis or gas, so it may steer only.
-        """
-        check_homogeneous(self.providers)
-        steps: list[str] = []
-        rows = self._rows(cached, steps)
-        for provider in self.providers:
-            own = self.zone_of(provider, zone)
-            if own is None:
-                steps.append(f"{provider.name}: knows nothing of {zone}")
-                continue
-            kept = rows.joined(own, window)
-            if kept is not None and covers(kept, window):
-                return self._answer(kept, GridQuality.CACHED, steps)
-            series = self._fetched(provider, own, window, steps)
-            if series is not None and covers(series, window):
-                return self._answer(series, _FLAT.get(provider.kind, GridQuality.LIVE), steps)
-            if series is not None:
-                share = float(mean_over(series, window).coverage)
-                steps.append(f"{provider.name}: knows only {share:.1%} of {window}")
-        return self._nothing(steps)
+            return GridAnswer(series=None, quality=GridQuality.NONE, steps=tuple(steps), age=None, fetched=None)
+        series, quality = found
+        steps.extend(looked.remarks(series))
+        local = any(item.name == series.zone.provider and traits_of(item).local for item in self.providers)
+        return GridAnswer(
+            series=series,
+            quality=quality,
+            steps=tuple(steps),
+            age=max(timedelta(0), self._clock.now() - series.fetched_at),
+            fetched=pack(series) if quality is GridQuality.LIVE and not local else None,
+        )
 
     def on_hand(self, zone: Zone, window: Window, cached: Sequence[StoredForecast] = ()) -> tuple[IntensitySeries, ...]:
         """Return what is known of a window without the network, best first: what a settlement may price with.
@@ -169,41 +169,11 @@ class Chain:
                 found.append(series)
         return tuple(found)
 
-    def refresh(self, zone: Zone, window: Window) -> GridAnswer:
-        """Ask the live sources even if the cache is fresh, for ``cagg maintain`` and for corrections.
-
-        Never falls back to the cache, climatology or a yearly average: quality is LIVE or NONE.
-        """
-        steps: list[str] = []
-        found = self._live(zone, window, self._rows((), steps), steps)
-        return self._nothing(steps) if found is None else self._answer(found[0], found[1], steps)
-
     def planning_intensity(
         self, zone: Zone, window: Window, forecast: IntensitySeries | None = None
     ) -> tuple[CarbonIntensity | None, str]:
         """Return the price of holds and where it comes from; see :func:`cagg.grid.planning.planning_intensity`."""
         return planning_intensity(zone, window, forecast, clock=self._clock, more=self._entries)
-
-    def _answer(
-        self,
-        series: IntensitySeries,
-        quality: GridQuality,
-        steps: Sequence[str],
-        extra: tuple[IntensitySeries, ...] = (),
-    ) -> GridAnswer:
-        local = any(item.name == series.zone.provider and traits_of(item).local for item in self.providers)
-        return GridAnswer(
-            series=series,
-            quality=quality,
-            steps=tuple(steps),
-            age=max(timedelta(0), self._clock.now() - series.fetched_at),
-            fetched=pack(series) if quality is GridQuality.LIVE and not local else None,
-            extra=extra,
-        )
-
-    @staticmethod
-    def _nothing(steps: Sequence[str]) -> GridAnswer:
-        return GridAnswer(series=None, quality=GridQuality.NONE, steps=tuple(steps), age=None, fetched=None)
 
     def _rows(self, cached: Sequence[StoredForecast], steps: list[str]) -> CachedRows:
         return CachedRows(cached, providers=self.providers, now=self._clock.now(), steps=steps)
@@ -211,7 +181,7 @@ class Chain:
     # ---- steps ----------------------------------------------------------------------------------------------------
 
     def _live(
-        self, zone: Zone, window: Window, rows: CachedRows, steps: list[str]
+        self, zone: Zone, looked: Looked, rows: CachedRows, steps: list[str]
     ) -> tuple[IntensitySeries, GridQuality] | None:
         for provider in self.providers:
             if provider.kind in _FLAT:
@@ -220,30 +190,31 @@ class Chain:
             if own is None:
                 steps.append(f"{provider.name}: knows nothing of {zone}")
                 continue
-            newest = rows.newest(own, window)
+            newest = rows.newest(own, looked.needed)
             if newest is not None and self._clock.now() < fresh_until(provider, newest.fetched_at):
                 return newest, GridQuality.CACHED
-            series = self._fetched(provider, own, self._reach(provider, window), steps)
-            if series is not None and knows_some(series, window):
-                return series, GridQuality.LIVE
+            series = self._fetched(provider, own, self._reach(provider, looked.window), steps)
             if series is not None:
-                steps.append(f"{provider.name}: knows nothing of {window}")
+                lack = looked.lack(series)
+                if not lack:
+                    return series, GridQuality.LIVE
+                steps.append(f"{provider.name}: {lack}")
         return None
 
     def _stale(
-        self, zone: Zone, window: Window, rows: CachedRows, steps: list[str]
+        self, zone: Zone, looked: Looked, rows: CachedRows, steps: list[str]
     ) -> tuple[IntensitySeries, GridQuality] | None:
         for provider in self.providers:
             own = self.zone_of(provider, zone)
             if provider.kind in _FLAT or own is None or traits_of(provider).local:
                 continue
-            newest = rows.newest(own, window)
+            newest = rows.newest(own, looked.needed)
             if newest is not None and self._clock.now() - newest.fetched_at <= STALE_AFTER:
                 return newest, GridQuality.STALE
-            steps.append(rows.why_none(provider, own))
+            steps.append(rows.why_none(provider, own, looked))
         return None
 
-    def _typical(self, zone: Zone, window: Window, steps: list[str]) -> tuple[IntensitySeries, GridQuality] | None:
+    def _typical(self, zone: Zone, looked: Looked, steps: list[str]) -> tuple[IntensitySeries, GridQuality] | None:
         for kind, quality in _FLAT.items():
             for provider in self.providers:
                 if provider.kind is not kind:
@@ -252,23 +223,13 @@ class Chain:
                 if own is None:
                     steps.append(f"{provider.name}: knows nothing of {zone}")
                     continue
-                series = self._fetched(provider, own, self._reach(provider, window), steps)
-                if series is not None and knows_some(series, window):
-                    return series, quality
+                series = self._fetched(provider, own, self._reach(provider, looked.window), steps)
+                if series is not None:
+                    lack = looked.lack(series)
+                    if not lack:
+                        return series, quality
+                    steps.append(f"{provider.name}: {lack}")
         return None
-
-    def _extra(self, zone: Zone, window: Window, rows: CachedRows, used: IntensitySeries) -> Iterator[IntensitySeries]:
-        """What the other providers know without the network."""
-        for provider in self.providers:
-            own = self.zone_of(provider, zone)
-            if own is None or own == used.zone:
-                continue
-            if traits_of(provider).local:
-                series = self._fetched(provider, own, self._reach(provider, window), [])
-            else:
-                series = rows.newest(own, window)
-            if series is not None:
-                yield series
 
     def _fetched(
         self, provider: IntensityProvider, zone: Zone, window: Window, steps: list[str]

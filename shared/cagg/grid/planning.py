@@ -38,7 +38,7 @@ def planning_intensity(
 
     Args:
         zone: any provider's name of the area.
-        window: from the first ask to the deadline.
+        window: from the first ask to the deadline, however far; beyond 400 days all months and hours count.
         forecast: steering series; None when there is none.
         clock: time.
         more: zone entries beside the built-in ones.
@@ -48,7 +48,7 @@ def planning_intensity(
         try:
             price = ClimatologyProvider(clock=clock).percentile_95(climatology, window)
         except IntensityUnavailable:
-            pass  # a window of more than a year, or a zone that only looks like one of ours
+            pass  # a zone that only looks like one of ours
         else:
             return (
                 price,

@@ -19,7 +19,6 @@ import signal
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from hypothesis import strategies as st
@@ -29,10 +28,11 @@ from cagg.budget import reservations
 from cagg.budget.tree import ancestors, set_budget
 from cagg.clock import SystemClock
 from cagg.errors import ReservationConflict
-from cagg.ports import Store, Transaction
+from cagg.ports import Store
 from cagg.quantities import Energy, Unit
-from cagg.records import Budget, BudgetMode, Headroom, Period, Reservation, ReservationState, Settlement
+from cagg.records import Reservation, ReservationState, Settlement
 from cagg.store.engine import open_store
+from cagg.testing._budget_builders import ONE_MICROGRAM_PER_MILLIJOULE, ask, budget, reservation
 from cagg.testing.clock import ManualClock
 
 __all__ = [
@@ -46,91 +46,6 @@ __all__ = [
     "reservation",
     "work_until_killed",
 ]
-
-ONE_MICROGRAM_PER_MILLIJOULE = 3_600_000
-"""A planning intensity in mg/kWh at which amounts of energy and carbon are the same number."""
-
-
-# ---- builders -----------------------------------------------------------------------------------------------------
-
-
-def budget(path: str, limit: int, **changes: Any) -> Budget:
-    """Return an enforced carbon budget per day in UTC, with any field changed."""
-    fields: dict[str, Any] = {
-        "path": path,
-        "unit": Unit.CARBON,
-        "period": Period.DAY,
-        "time_zone": "UTC",
-        "limit": limit,
-        "mode": BudgetMode.ENFORCE,
-    }
-    return Budget(**{**fields, **changes})
-
-
-def reservation(key: str, path: str, now: datetime, **changes: Any) -> Reservation:
-    """Return a waiting reservation without holds, first asked now, with any field changed."""
-    fields: dict[str, Any] = {
-        "request_key": key,
-        "series_key": f"series {key}",
-        "host": "local",
-        "root_run_id": "run 1",
-        "task_key": "task",
-        "attempt": 1,
-        "budget_path": path,
-        "state": ReservationState.WAITING,
-        "first_asked_at": now,
-        "deadline": None,
-        "asks": 1,
-        "deferrals": 0,
-        "planning_intensity_milligrams_per_kwh": ONE_MICROGRAM_PER_MILLIJOULE,
-        "planning_basis": "declared",
-        "planned_start": now,
-        "upper_energy": Energy(millijoules=1_000),
-        "holds": (),
-        "lease_until": None,
-        "lease_epoch": 0,
-        "last_beat_at": None,
-        "started_at": None,
-        "used_energy": Energy.ZERO,
-        "last_power_milliwatts": 0,
-        "encloses_run": False,
-        "created_at": now,
-        "updated_at": now,
-    }
-    return Reservation(**{**fields, **changes})
-
-
-def ask(
-    tx: Transaction,
-    key: str,
-    path: str,
-    amount: int | None,
-    *,
-    at: datetime | None = None,
-    amounts: Mapping[Unit, int | None] | None = None,
-    allow_over: frozenset[int] = frozenset(),
-    **changes: Any,
-) -> tuple[Reservation | None, tuple[Headroom, ...]]:
-    """Assess and, unless an enforced budget refuses, hold: what the gate does in one transaction.
-
-    Returns the stored reservation, None when refused, and the headrooms. ``amount`` is carbon in micrograms.
-    """
-    now = tx.now()
-    start = now if at is None else at
-    wanted = reservation(key, path, now, **{"planned_start": start, **changes})
-    headrooms = reservations.assess(
-        tx,
-        path=path,
-        amounts={Unit.CARBON: amount} if amounts is None else amounts,
-        energy=wanted.upper_energy,
-        at=start,
-        ignoring=key,
-    )
-    refused = [one for one in reservations.refusals(headrooms) if one.allotment.allotment_id not in allow_over]
-    if refused:
-        return None, headrooms
-    return reservations.hold(tx, wanted, headrooms, allow_over=allow_over), headrooms
-
 
 # ---- the reference model and the state machine --------------------------------------------------------------------
 

@@ -107,9 +107,13 @@ class _Attempt:
         self.limit_seconds = limit_seconds
         self._started_ns = clock.monotonic_ns()
 
+    @property
+    def limit_text(self) -> str:
+        return f"{round(self.limit_seconds, 2):g} s"
+
     def check(self) -> None:
         if (self._clock.monotonic_ns() - self._started_ns) / 1e9 > self.limit_seconds:
-            raise _Transient(f"sent no complete answer within {self.limit_seconds:g} s")
+            raise _Transient(f"sent no complete answer within {self.limit_text}")
 
 
 class JsonSource:
@@ -226,7 +230,7 @@ class JsonSource:
         try:
             yield
         except httpx.TimeoutException as error:
-            raise _Transient(f"did not answer within {attempt.limit_seconds:g} s") from error
+            raise _Transient(f"did not answer within {attempt.limit_text}") from error
         except (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError) as error:
             raise _Transient(f"cannot be reached ({str(error) or type(error).__name__})") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:

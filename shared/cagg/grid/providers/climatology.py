@@ -49,8 +49,14 @@ class ClimatologyProvider:
         return fetched_at + timedelta(days=1)
 
     def fetch(self, zone: Zone, window: Window) -> IntensitySeries:
-        """Return hourly means over the window, whole hours; raises IntensityUnavailable for an unknown zone."""
-        mean = self._cells(zone, window).mean
+        """Return hourly means over the window, whole hours.
+
+        Raises:
+            IntensityUnavailable: the zone is unknown, or the window is longer than 400 days.
+        """
+        mean = self._climate(zone).mean
+        if window.duration > _LONGEST:
+            raise IntensityUnavailable(f"the climatology is asked for at most 400 days at once, not for {window}.")
         points = tuple(
             IntensityPoint(
                 window=Window(start=hour, end=hour + _HOUR),
@@ -76,17 +82,15 @@ class ClimatologyProvider:
     def percentile_95(self, zone: Zone, window: Window) -> CarbonIntensity:
         """Return the highest 95th percentile among the months and hours of day that the window touches.
 
-        Raises:
-            IntensityUnavailable: the zone is unknown, or the window is longer than 400 days.
+        A window longer than 400 days touches all of them. Raises IntensityUnavailable for an unknown zone.
         """
-        p95 = self._cells(zone, window).p95
-        return CarbonIntensity(milligrams_per_kwh=max(p95[_cell(hour)] for hour in _hours(window)))
+        p95 = self._climate(zone).p95
+        highest = max(p95) if window.duration > _LONGEST else max(p95[_cell(hour)] for hour in _hours(window))
+        return CarbonIntensity(milligrams_per_kwh=highest)
 
-    def _cells(self, zone: Zone, window: Window) -> Climate:
+    def _climate(self, zone: Zone) -> Climate:
         if zone.provider != self.name or not self.knows(zone):
             raise IntensityUnavailable(f"the climatology has 16 zones, {zone} is none of them; see `cagg zones`.")
-        if window.duration > _LONGEST:
-            raise IntensityUnavailable(f"the climatology is asked for at most 400 days at once, not for {window}.")
         return climate(zone.code)
 
 

@@ -31,7 +31,7 @@ class GridSettings:
     Attributes:
         timeout_seconds: longest time of one attempt.
         attempts: how often a failed request is tried at most.
-        total_seconds: longest time of all attempts of one request.
+        total_seconds: longest time of all attempts of one request; it ends after two timeouts if that is sooner.
         neso_url: address of NESO's service.
         trace_file: file of the provider ``trace``; None = there is none.
         trace_name: zone code of the trace; None = as the file says.
@@ -59,7 +59,8 @@ def _neso(settings: GridSettings, clock: Clock) -> GridProvider:
         policy=HttpPolicy(
             timeout_seconds=settings.timeout_seconds,
             attempts=settings.attempts,
-            total_seconds=max(settings.total_seconds, settings.timeout_seconds),
+            # never below one attempt: a timeout that somebody set higher than the total is meant
+            total_seconds=max(settings.timeout_seconds, min(2 * settings.timeout_seconds, settings.total_seconds)),
         ),
         transport=settings.transport,
         async_transport=settings.async_transport,
