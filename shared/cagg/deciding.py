@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from cagg.grid.series import to_arrays
 from cagg.intensity import IntensitySeries
 from cagg.provenance import IntensityKind
-from cagg.quantities import PPM, CarbonIntensity, CarbonMass, Energy
+from cagg.quantities import PPM, CarbonIntensity, CarbonMass, Energy, Unit
 from cagg.records import BudgetMode, Headroom
 from cagg.request import Purpose
 from cagg.schedule.contiguous import Plan, plan_contiguous
@@ -293,7 +293,15 @@ def _observe(question: Question, proposal: Proposal, headrooms: Sequence[Headroo
 def _deny(refused: Sequence[Headroom]) -> Deny:
     unknown = [item for item in refused if item.amount is None]
     if unknown:
-        path = unknown[0].allotment.budget.path
+        path, unit = unknown[0].allotment.budget.path, unknown[0].allotment.budget.unit
+        if unit is not Unit.CARBON:
+            return Deny(
+                reason=Reason.BUDGET_EXCEEDED,
+                message=(
+                    f"Budget {path} is enforced in {unit} and the request states no amount in it; "
+                    f"put that budget in mode observe, or charge another one."
+                ),
+            )
         return Deny(
             reason=Reason.INTENSITY_UNKNOWN_TO_BUDGET,
             message=(

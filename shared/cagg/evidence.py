@@ -31,6 +31,7 @@ __all__ = [
     "convention_body",
     "estimate_body",
     "forecast_body",
+    "forecast_digest",
     "options_body",
     "proposal_body",
     "question_body",
@@ -164,15 +165,18 @@ def convention_body(convention: Convention) -> dict[str, str]:
 
 
 def forecast_body(answer: GridAnswer) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Return the steering forecast's provenance and the blob that holds it."""
+    """Return the steering forecast's provenance and the blob that holds it.
+
+    The body names the blob as ``{"blob": digest}``, the one form in which ``cagg ledger verify`` looks for blobs.
+    """
     body: dict[str, Any] = {"quality": str(answer.quality), "steps": list(answer.steps)}
     if answer.series is None:
-        return body | {"digest": None}, {}
+        return body | {"series": None}, {}
     series = answer.series
     data = encode_series(series)
     digest = series_digest(data)
     body |= {
-        "digest": digest,
+        "series": {"blob": digest},
         "zone": str(series.zone),
         "source": series.source,
         "kind": str(series.kind),
@@ -182,6 +186,19 @@ def forecast_body(answer: GridAnswer) -> tuple[dict[str, Any], dict[str, bytes]]
         "licence": series.licence,
     }
     return body, {digest: data}
+
+
+def forecast_digest(body: Mapping[str, Any]) -> str | None:
+    """Return the digest of the forecast that a decision's body names; None when it was made without one.
+
+    Raises:
+        LedgerDamaged: the body says neither.
+    """
+    try:
+        series = body["forecast"]["series"]
+        return None if series is None else str(series["blob"])
+    except (KeyError, TypeError):
+        raise LedgerDamaged("the decision does not say which forecast it rests on; run 'cagg ledger verify'.") from None
 
 
 def estimate_body(estimate: Estimate) -> dict[str, Any]:
@@ -253,7 +270,7 @@ def recompute(body: Mapping[str, Any], series_data: bytes | None) -> Recomputed:
     """
     if body["planner"] != PLANNER_VERSION:
         raise InvalidInput(f"the decision was made by planner {body['planner']}; this version knows {PLANNER_VERSION}.")
-    digest = body["forecast"]["digest"]
+    digest = forecast_digest(body)
     series: IntensitySeries | None = None
     if digest is not None:
         if series_data is None or series_digest(series_data) != digest:

@@ -149,6 +149,8 @@ class GateOptions:
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 raise InvalidInput(f"{name} must be text, got {value!r}.")
+            if value is not None:
+                _check_characters(value, name)
         if not isinstance(self.interruptible, bool):
             raise InvalidInput(f"interruptible must be True or False, got {self.interruptible!r}.")
         for name in ("duration", "max_wait"):
@@ -235,6 +237,14 @@ class GateOptions:
         return Risk(self.risk) if self.risk is not None else Risk.LIMITED
 
 
+def _check_characters(text: str, name: str) -> None:
+    """Refuse what is no character: lone surrogates, as Python makes them from bytes that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(f"{name} {text!r} holds bytes that are not UTF-8 text; write it in UTF-8.") from None
+
+
 def _text(value: object, option: str, example: str) -> str:
     if not isinstance(value, str):
         raise InvalidInput(f"{option} {value!r} has no unit; write it as text, for example {example!r}.")
@@ -279,8 +289,11 @@ class RequestIdentity:
 
     def __post_init__(self) -> None:
         for name in ("host", "root_run_id", "task_key"):
-            if not getattr(self, name):
+            value = getattr(self, name)
+            if not value:
                 raise InvalidInput(f"a request identity needs {name}.")
+            _check_characters(value, name)
+        _check_characters(self.inputs_digest, "inputs_digest")
         if self.ordinal < 0 or self.attempt < 1:
             raise InvalidInput(
                 f"ordinal must be 0 or more and attempt 1 or more, got {self.ordinal} and {self.attempt}."

@@ -39,6 +39,7 @@ __all__ = [
 
 _INT64_MAX = 2**63 - 1
 _LONGEST_MS = 10 * 366 * 86_400_000
+_CUT = f"cut to {_LONGEST_MS // 3_600_000} h, the longest that is planned with"
 
 LEAST_HISTORY = 3
 """Fewer runs than this are no history; they only keep a bound from lying below what was seen. Own choice."""
@@ -74,7 +75,7 @@ class Estimate:
         expected_duration, upper_duration: wall time, whole milliseconds.
         method: where the energy comes from.
         sample_size: how many past runs the energy comes from; 0 when declared or default.
-        note: the estimate in one line for people: methods, factors and what was left out.
+        note: the estimate in one line for people: methods, factors, what was left out and what was cut.
         duration_method: where the duration comes from.
     """
 
@@ -90,13 +91,14 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Bounds:
-    """Expected and upper value of one quantity as integers, in its smallest unit."""
+    """Expected and upper value of one quantity as integers, in its smallest unit; cut if a ceiling lowered either."""
 
     expected: int
     upper: int
     method: EstimateMethod
     sample_size: int
     note: str
+    cut: bool
 
 
 def estimate(
@@ -139,6 +141,10 @@ def estimate(
     ]
     energy = _energy(measured, duration, declared_energy, declared_power, default_energy, default_power, share)
     notes = [f"energy: {energy.note}", f"duration: {duration.note}"]
+    if duration.cut:
+        notes.append(f"duration {_CUT}")
+    if energy.cut:
+        notes.append("energy cut to the largest number that can be stored")
     if len(measured) < len(history):
         notes.append(f"{len(history) - len(measured)} runs have no measured energy")
     return Estimate(
@@ -216,9 +222,15 @@ def _bounds(
     else:
         expected, upper, count = default, max([_percent(default, DEFAULT_PERCENT), default_upper, *ranked]), 0
         method, note = EstimateMethod.DEFAULT, f"cold start, default with upper bound {DEFAULT_PERCENT} %"
-    expected = min(max(expected, 1), ceiling)
+    expected = max(expected, 1)
+    upper = max(upper, expected)
     return _Bounds(
-        expected=expected, upper=min(max(upper, expected), ceiling), method=method, sample_size=count, note=note
+        expected=min(expected, ceiling),
+        upper=min(upper, ceiling),
+        method=method,
+        sample_size=count,
+        note=note,
+        cut=upper > ceiling,
     )
 
 
@@ -231,13 +243,13 @@ def _percent(value: int, percent: int) -> int:
 
 
 def _over(power: Power, milliseconds: int) -> int:
-    return min(ceil_div(power.milliwatts * milliseconds, 1_000), _INT64_MAX)
+    return ceil_div(power.milliwatts * milliseconds, 1_000)
 
 
 def _ms(duration: timedelta, what: str) -> int:
     if not isinstance(duration, timedelta) or duration <= timedelta(0):
         raise InvalidInput(f"{what} must be longer than zero, got {duration!r}; give for example '30m'.")
-    return min(to_milliseconds(duration), _LONGEST_MS)
+    return to_milliseconds(duration)
 
 
 def _coverage(coverage: float) -> Fraction:

@@ -155,7 +155,7 @@ def _planning(body: Mapping[str, Any]) -> str:
 
 
 def _forecast(body: Mapping[str, Any], asked_at: object, zone_name: str | None) -> str:
-    if body.get("digest") is None:
+    if body.get("series") is None:
         return f"none ({body['quality']})"
     convention = body["convention"]
     parts = [f"{body['source']} for {body['zone']}, {body['kind']}, {body['quality']}"]

@@ -78,7 +78,7 @@ def explain(
 
 
 def _recomputed(tx: Transaction, entry: Entry, chapters: Sequence[_Chapter]) -> list[tuple[_Chapter, Recomputed]]:
-    from cagg.evidence import recompute
+    from cagg.evidence import forecast_digest, recompute
 
     decisions = [item for item in chapters if item.entry.kind is EntryKind.DECISION and "question" in item.body]
     if entry.kind is EntryKind.DECISION:
@@ -87,7 +87,7 @@ def _recomputed(tx: Transaction, entry: Entry, chapters: Sequence[_Chapter]) -> 
         raise InvalidInput("this entry has no recorded inputs to decide from again; name a decision.")
     results = []
     for item in decisions:
-        digest = item.body["forecast"]["digest"]
+        digest = forecast_digest(item.body)
         results.append((item, recompute(item.body, None if digest is None else tx.blob(digest))))
     return results
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import os
 from datetime import datetime
 from pathlib import Path
@@ -15,9 +16,9 @@ from pathlib import Path
 from cagg.errors import ConfigurationError, InvalidInput, LedgerDamaged, SigningRefused
 from cagg.ledger.merkle import TreeReader, consistency_proof, verify_consistency
 from cagg.ledger.notes import ED25519, TreeHead, VerifierKey, checkpoint_text, parse_note, signed_note, verifier_key
-from cagg.ports import Checkpoint, Signer, Transaction
+from cagg.ports import Checkpoint, LedgerRows, Signer, Transaction
 
-__all__ = ["FileSigner", "checkpoint_of_note", "sign_checkpoint"]
+__all__ = ["FileSigner", "checkpoint_of_note", "sign_checkpoint", "signer_for"]
 
 _PREFIX = "PRIVATE+KEY+"
 _SEED_BYTES = 32
@@ -87,6 +88,44 @@ def checkpoint_of_note(note: str, created_at: datetime) -> Checkpoint:
     return Checkpoint(size=head.size, root=head.root, note=note, created_at=created_at)
 
 
+def signer_for(tx: LedgerRows, folder: Path) -> FileSigner:
+    """Return the key that this log is signed with, from ``log.key`` in a folder; it is made for the first checkpoint.
+
+    A log that has been signed before is never given another key: whoever trusts the old one could no longer check
+    it. ``log.vkey`` beside the key is written again when it is missing.
+
+    Args:
+        tx: a transaction or snapshot of the log's store.
+        folder: where the key is.
+
+    Raises:
+        SigningRefused: the log has checkpoints, and its key is gone or is not the one that signed them.
+        ConfigurationError: a key file cannot be read or written, or holds another log's key.
+    """
+    origin, last = tx.origin(), tx.last_checkpoint()
+    path = folder / "log.key"
+    if last is None:
+        return FileSigner.load_or_create(folder, origin)
+    if not _exists(path):
+        raise SigningRefused(
+            f"the log {origin!r} has signed checkpoints, and their key {path} is missing: nothing was signed; restore "
+            "log.key from a backup, a log's key cannot be changed in this version."
+        )
+    signer = FileSigner.load_or_create(folder, origin)
+    try:
+        _, signers = parse_note(last.note, [verifier_key(signer)])
+    except LedgerDamaged as error:
+        raise SigningRefused(
+            f"the last checkpoint of {origin!r} does not stand its check ({error}); run 'cagg ledger verify'."
+        ) from None
+    if not signers:
+        raise SigningRefused(
+            f"the key {path} is not the one that signed the last checkpoint of {origin!r}: nothing was signed; restore "
+            "that log.key from a backup, a log's key cannot be changed in this version."
+        )
+    return signer
+
+
 # ---- the key ------------------------------------------------------------------------------------------------------
 
 
@@ -132,8 +171,13 @@ class FileSigner:
         data = base64.b64encode(bytes([ED25519]) + seed).decode()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_new(path, f"{_PREFIX}{name}+{signer._public.key_id.hex()}+{data}\n", 0o600)
             public = path.with_suffix(".vkey")
+            if public.exists() and not path.exists():
+                raise ConfigurationError(
+                    f"the public key {public} stands there without its signing key {path.name}; restore that from a "
+                    "backup, or move the public key away."
+                )
+            _write_new(path, f"{_PREFIX}{name}+{signer._public.key_id.hex()}+{data}\n", 0o600)
             if not public.exists():
                 _write_new(public, f"{signer._public}\n", 0o644)
         except OSError as error:
@@ -181,11 +225,11 @@ class FileSigner:
             ConfigurationError: as for :meth:`load` and :meth:`create`, or the file holds another log's key.
         """
         path = folder / "log.key"
-        if not path.exists():
+        if not _exists(path):
             try:
                 return cls.create(path, name)
             except ConfigurationError:
-                if not path.exists():  # otherwise another process was quicker
+                if not _exists(path):  # otherwise another process was quicker
                     raise
         signer = cls.load(path)
         if signer.name != name:
@@ -193,7 +237,36 @@ class FileSigner:
                 f"the signing key {path} is of the log {signer.name!r} and this one is {name!r}; move it to its "
                 "own store and run 'cagg maintain' again, which makes a new one."
             )
+        signer._check_public(path.with_suffix(".vkey"))
         return signer
+
+    def _check_public(self, path: Path) -> None:
+        """Compare the public half in the file with this key; write it where there is no file."""
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            with contextlib.suppress(OSError):  # a convenience: signing goes on without it
+                _write_new(path, f"{self._public}\n", 0o644)
+            return
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                f"the public key {path} cannot be read ({error}); make it readable, or remove it: it is written again."
+            ) from None
+        keys = [item.strip() for item in lines if item.strip() and not item.startswith("#")]
+        if str(self._public) not in keys:
+            raise ConfigurationError(
+                f"the file {path} does not hold the public half of {path.with_suffix('.key').name}; remove it, it is "
+                "written again, and compare with the key that you keep outside of the store."
+            )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise ConfigurationError(
+            f"the keys in {path.parent} cannot be read ({error.strerror}); make the folder readable for this user."
+        ) from None
 
 
 def _write_new(path: Path, text: str, mode: int) -> None:

@@ -103,7 +103,7 @@ def append(tx: Transaction, draft: EntryDraft) -> Entry:
         index=tx.tree_size() if tx.sequences_inline else None,
         recorded_at=now,
     )
-    for digest, blob in (*_attached(draft, data), *blobs.items()):
+    for digest, blob in (*_attached(draft), *blobs.items()):
         tx.put_blob(digest, blob)
     tx.insert_entry(entry, columns)
     if entry.index is not None:
@@ -131,13 +131,16 @@ def _full_body(draft: EntryDraft, key: bytes, log: str, entry_id: str, recorded_
     }
 
 
-def _attached(draft: EntryDraft, data: bytes) -> Iterator[tuple[str, bytes]]:
-    """The draft's own blobs, checked: bytes that no leaf names would not be protected by the ledger."""
+def _attached(draft: EntryDraft) -> Iterator[tuple[str, bytes]]:
+    """The draft's own blobs, checked: bytes that ``verify`` does not find from a leaf would not be protected."""
+    named = set(blobs_of(draft.body))
     for digest, blob in draft.blobs.items():
         if hashlib.sha256(blob).hexdigest() != digest:
             raise InvalidInput(f"the attachment {digest[:16]!r}… is not what its digest says; use its hex SHA-256.")
-        if digest.encode() not in data:
-            raise InvalidInput(f"the attachment {digest[:16]!r}… is not named in the entry's body; name its digest.")
+        if digest not in named:
+            raise InvalidInput(
+                f"the attachment {digest[:16]!r}… is not named in the entry's body; name it as {{'blob': digest}}."
+            )
         yield digest, blob
 
 
@@ -204,13 +207,13 @@ def read_body(tx: LedgerRows, entry: Entry) -> dict[str, Any]:
 
 def blobs_of(value: Any) -> Iterator[str]:
     """Yield every digest that a body names as ``{"blob": digest}``, at any depth."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         digest = value.get("blob")
         if isinstance(digest, str) and _DIGEST.fullmatch(digest):
             yield digest
         for item in value.values():
             yield from blobs_of(item)
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for item in value:
             yield from blobs_of(item)
 

@@ -10,7 +10,7 @@ elsewhere as ``since``) and a log that was rewritten and signed again with anoth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -233,13 +233,15 @@ class _Verification:
             known = f"the body of entry {index} is not of format {FORMAT}, the only one this version knows."
             self.fail(FailureKind.PROFILE, index, known)
             return
-        self._check_blobs(index, body)
+        attached = set(blobs_of(body))
+        self._check_blobs(index, attached)
         self._check_envelope(row, body)
         try:
             whole = resolve(self.tx, body)
         except LedgerDamaged as error:
             self.fail(FailureKind.BLOB, index, f"entry {index}: {error}")
             return
+        self._check_blobs(index, set(blobs_of(whole)) - attached)  # those that a spilled value names
         self._check_columns(row, whole)
         if "slices" in whole:
             try:
@@ -276,8 +278,8 @@ class _Verification:
                 message = f"the column {name} of entry {row.index} differs from its body."
                 self.fail(FailureKind.COLUMN, row.index, message)
 
-    def _check_blobs(self, index: int, body: Mapping[str, Any]) -> None:
-        for digest in sorted(set(blobs_of(body))):
+    def _check_blobs(self, index: int, digests: Collection[str]) -> None:
+        for digest in sorted(digests):
             try:
                 data = self.tx.blob(digest)
             except LedgerDamaged:

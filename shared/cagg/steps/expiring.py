@@ -7,7 +7,7 @@ from typing import Any
 
 from cagg.budget import reservations
 from cagg.ports import Transaction
-from cagg.quantities import Energy, Unit
+from cagg.quantities import Unit
 from cagg.records import EntryDraft, EntryKind, Reservation, Settlement
 from cagg.steps.settlements import append_next, record_settlement, reservation_identity
 from cagg.windows import format_instant
@@ -38,7 +38,8 @@ def book_expired(tx: Transaction, *, now: datetime, limit: int, pue_ppm: int | N
 
 def _lost_draft(reservation: Reservation, settlement: Settlement) -> EntryDraft:
     """Return the measurement of a run that died: last beat plus last power to the end of the lease, grade D."""
-    energy = Energy(millijoules=settlement.amounts.get(Unit.ENERGY, 0))
+    energy = settlement.amounts.get(Unit.ENERGY)
+    known = None if energy is None else str(energy)
     carbon = settlement.amounts.get(Unit.CARBON)
     start = reservation.started_at or reservation.created_at
     end = max(reservation.lease_until or start, start + timedelta(milliseconds=1))
@@ -48,18 +49,20 @@ def _lost_draft(reservation: Reservation, settlement: Settlement) -> EntryDraft:
         "outcome": "lost",
         "start": format_instant(start),
         "end": format_instant(end),
-        "energy_millijoules": str(energy.millijoules),
-        "energy_low_millijoules": "0",
-        "energy_high_millijoules": str(max(energy.millijoules, reservation.upper_energy.millijoules)),
-        "energy_reason": "the run died; this is what its lease was charged",
-        "grade": "D",
+        "energy_millijoules": known,
+        "energy_low_millijoules": None if energy is None else "0",
+        "energy_high_millijoules": None if energy is None else str(max(energy, reservation.upper_energy.millijoules)),
+        "energy_reason": "the run died; this is what its lease was charged" if known else "the run died before it beat",
+        "grade": "D" if known else None,
         "method": "last beat + last power x time to the end of the lease",
         # one slice of unknown intensity, so that the recorded energy and the missing carbon follow from the slices
-        "slices": [
+        "slices": []
+        if known is None
+        else [
             {
                 "start": format_instant(start),
                 "end": format_instant(end),
-                "energy_millijoules": str(energy.millijoules),
+                "energy_millijoules": known,
                 "intensity_milligrams_per_kwh": None,
                 "source": "",
             }

@@ -157,6 +157,7 @@ def record_settlement(
         "planning_basis": reservation.planning_basis,
         "lease_ms": None if settlement.lease is None else to_milliseconds(settlement.lease),
         "late": settlement.late,
+        "unpriced": list(settlement.unpriced),
         "note": settlement.note,
     }
     draft = EntryDraft(kind=EntryKind.SETTLEMENT, request_key=reservation.request_key, ordinal=0, body=body)

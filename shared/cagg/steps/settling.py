@@ -112,7 +112,7 @@ class Settler:
             charged={} if settlement is None else settlement.amounts,
             measurement_id=entry.entry_id,
             settlement_id=None if settled is None else settled.entry_id,
-            notes=(*reading.notes, *notes),
+            notes=(*reading.notes, *notes, *([settlement.note] if settlement is not None and settlement.note else [])),
         )
 
     def _charge(

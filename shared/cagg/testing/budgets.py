@@ -321,12 +321,12 @@ def work_until_killed(url: str, path: str, acknowledge: int) -> None:
         number += 1
 
 
-def die_holding(url: str, path: str, committed: bool) -> None:  # noqa: FBT001 - called through multiprocessing
-    """Hold 5 units and die by SIGKILL: before the commit, or after it while running."""
+def die_holding(url: str, path: str, when: str) -> None:
+    """Hold 5 units and die by SIGKILL: ``before`` the commit, or ``after`` it while running."""
     store = open_store(url, clock=SystemClock())
     with store.transaction() as tx:
-        ask(tx, f"killed {committed}", path, 5)
-        reservations.start(tx, f"killed {committed}", lease_seconds=1)
-        if not committed:
+        ask(tx, f"killed {when}", path, 5)
+        reservations.start(tx, f"killed {when}", lease_seconds=1)
+        if when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)

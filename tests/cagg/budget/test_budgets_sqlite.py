@@ -115,8 +115,8 @@ def test_processes_that_are_killed_leave_agreeing_counters(shared_url: str) -> N
         worker.join()
         acknowledged += stop_after + sum(len(chunk) for chunk in iter(lambda: os.read(reader, 64), b""))  # noqa: B023
         os.close(reader)
-    for committed in (False, True):
-        worker = context.Process(target=die_holding, args=(shared_url, "acme/dying", committed))
+    for when in ("before", "after"):
+        worker = context.Process(target=die_holding, args=(shared_url, "acme/dying", when))
         worker.start()
         worker.join()
         assert worker.exitcode == -signal.SIGKILL
@@ -124,14 +124,14 @@ def test_processes_that_are_killed_leave_agreeing_counters(shared_url: str) -> N
         assert reservations.audit(tx) == ()
         (allotment,) = tx.allotments("acme")
         assert acknowledged <= allotment.spent + allotment.held - 5 <= acknowledged + 2
-        assert tx.reservation("killed False") is None
-        left = tx.reservation("killed True")
+        assert tx.reservation("killed before") is None
+        left = tx.reservation("killed after")
         assert left is not None
         assert left.state is ReservationState.RUNNING
     with store.transaction() as tx:
         later = tx.now() + timedelta(minutes=10)
         ended = {one.request_key: one for one in reservations.expire(tx, now=later)}
-        assert set(ended["killed True"].amounts.values()) == {5}
+        assert set(ended["killed after"].amounts.values()) == {5}
         assert reservations.audit(tx) == ()
         assert tx.reservations(open_only=True) == []
     store.close()

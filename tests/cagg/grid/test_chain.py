@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 
 import pytest
 
@@ -12,7 +13,7 @@ from cagg.grid.chain import Chain, GridQuality, Use, accounting_providers
 from cagg.grid.codec import pack, unpack
 from cagg.grid.providers.climatology import ClimatologyProvider
 from cagg.grid.providers.yearly import YearlyProvider
-from cagg.grid.series import mean_over
+from cagg.grid.series import gaps, mean_over
 from cagg.intensity import Zone
 from cagg.provenance import Basis, Convention, Gas, IntensityKind, Signal
 from cagg.testing import ManualClock
@@ -216,12 +217,114 @@ def test_a_quick_failure_is_tried_again_at_once(clock) -> None:
     assert chain.forecast(GB, NIGHT).quality is GridQuality.LIVE
 
 
-def test_what_other_sources_know_comes_along_without_the_network(clock) -> None:
-    answer = full(clock, day()).forecast(GB, NIGHT)
-    assert [str(series.zone) for series in answer.extra] == ["climatology:GB", "yearly:GBR"]
-    down = full(clock, DOWN).forecast(Zone(provider="climatology", code="DE"), NIGHT)
-    assert down.quality is GridQuality.CLIMATOLOGY
-    assert [str(series.zone) for series in down.extra] == ["yearly:DEU"]
+# ---- gaps ---------------------------------------------------------------------------------------------------------
+
+LATER = day(*range(50, 90), start=BLOCK + timedelta(hours=6))
+NULLS = day(*[None] * 12, *range(50, 90))
+HOLE = "gap from 2026-03-02 22:05:00Z to 2026-03-03 04:00:00Z"
+
+
+@pytest.mark.parametrize("series", [LATER, NULLS], ids=["begins later", "first blocks null"])
+def test_a_live_answer_that_does_not_know_now_is_no_answer(clock, series) -> None:
+    answer = full(clock, series).forecast(GB, NIGHT)
+    assert (answer.quality, answer.fetched) == (GridQuality.CLIMATOLOGY, None)
+    assert answer.steps[0] == f"neso: {HOLE}, so that a start now cannot be compared with a later one"
+    row = cached(clock, 5)
+    stale = full(clock, series).forecast(GB, NIGHT, [row])
+    assert (stale.quality, stale.series) == (GridQuality.STALE, unpack(row))
+    assert HOLE in stale.steps[0]
+
+
+def test_a_live_answer_that_does_not_know_now_is_none_where_nothing_else_is(clock) -> None:
+    answer = Chain(providers=[neso(clock, LATER)], clock=clock).forecast(GB, NIGHT)
+    assert (answer.quality, answer.series) == (GridQuality.NONE, None)
+    assert HOLE in answer.steps[0]
+
+
+def test_a_cached_forecast_that_does_not_know_now_is_passed_over(clock) -> None:
+    gappy = pack(replace(LATER, fetched_at=NOW - timedelta(minutes=5)))
+    older = cached(clock, 3)
+    live = full(clock, day()).forecast(GB, NIGHT, [gappy])
+    assert (live.quality, live.steps) == (GridQuality.LIVE, ())
+    stale = full(clock, DOWN).forecast(GB, NIGHT, [gappy, older])
+    assert (stale.quality, stale.series) == (GridQuality.STALE, unpack(older))
+    typical = full(clock, DOWN).forecast(GB, NIGHT, [gappy])
+    assert typical.quality is GridQuality.CLIMATOLOGY
+    assert typical.steps[1].startswith(f"neso, cached: {HOLE}")
+
+
+def test_what_the_run_needs_must_be_known_without_a_gap(clock) -> None:
+    series = day(1, 2, None, *range(4, 100))
+    hole = "gap from 2026-03-02 23:00:00Z to 2026-03-02 23:30:00Z"
+    enough = full(clock, series).forecast(GB, NIGHT, needed=timedelta(minutes=55))
+    assert (enough.quality, enough.steps) == (GridQuality.LIVE, (f"neso: {hole}",))
+    longer = full(clock, series).forecast(GB, NIGHT, needed=timedelta(minutes=56))
+    assert longer.quality is GridQuality.CLIMATOLOGY
+    assert longer.steps[0].startswith(f"neso: {hole}, so that")
+    assert full(clock, series).forecast(GB, NIGHT).quality is GridQuality.LIVE
+    for nothing in (timedelta(0), timedelta(hours=-1)):
+        assert full(clock, series).forecast(GB, NIGHT, needed=nothing).quality is GridQuality.LIVE
+    beyond = full(clock, day()).forecast(GB, NIGHT, needed=timedelta.max)
+    assert (beyond.quality, beyond.steps) == (GridQuality.LIVE, ())
+
+
+def test_a_run_longer_than_the_forecast_is_compared_by_the_climatology(clock) -> None:
+    week = Window(start=NOW, end=NOW + timedelta(days=7))
+    answer = full(clock, day()).forecast(GB, week, needed=timedelta(hours=60))
+    assert answer.quality is GridQuality.CLIMATOLOGY
+    assert answer.steps[0].startswith("neso: gap from 2026-03-04 22:00:00Z to 2026-03-09 22:05:00Z")
+
+
+def test_later_gaps_and_an_early_end_are_named(clock) -> None:
+    series = day(*(value for number in range(7) for value in (number, None)), 5)
+    answer = full(clock, series).forecast(GB, Window(start=NOW, end=NOW + timedelta(hours=12)))
+    assert answer.quality is GridQuality.LIVE
+    assert answer.steps == (
+        *(f"neso: gap from 2026-03-{start}:30:00Z to 2026-03-{end}:00:00Z" for start, end in HOURS),
+        "neso: 3 more gaps until 2026-03-03 05:00:00Z",
+        "neso: knows nothing from 2026-03-03 05:30:00Z on",
+    )
+    row = pack(replace(series, fetched_at=NOW - timedelta(minutes=5)))
+    again = full(clock, DOWN).forecast(GB, Window(start=NOW, end=NOW + timedelta(hours=2)), [row])
+    assert (again.quality, len(again.steps)) == (GridQuality.CACHED, 2)
+
+
+HOURS = [("02 22", "02 23"), ("02 23", "03 00"), ("03 00", "03 01"), ("03 01", "03 02")]
+
+
+# ---- far deadlines ------------------------------------------------------------------------------------------------
+
+FAR = [NOW + timedelta(days=401), NOW + timedelta(days=3000), datetime.max.replace(tzinfo=UTC)]
+
+
+@pytest.mark.parametrize("deadline", FAR, ids=str)
+def test_a_far_deadline_does_not_cost_the_intensity(clock, deadline) -> None:
+    window = Window(start=NOW, end=deadline)
+    reach = Window(start=NOW, end=NOW + timedelta(days=400))
+    words = "only the first 400 days are looked at, until 2027-04-06 22:05Z"
+    live = full(clock, day()).forecast(GB, window)
+    assert (live.quality, live.steps) == (GridQuality.LIVE, (words, "neso: knows nothing from 2026-03-04 22:00:00Z on"))
+    down = full(clock, DOWN).forecast(GB, window)
+    assert (down.quality, down.steps[0]) == (GridQuality.CLIMATOLOGY, words)
+    assert gaps(down.series, reach) == ()
+    flat = full(clock, DOWN).forecast(Zone(provider="yearly", code="ITA"), window)
+    assert (flat.quality, flat.steps[0]) == (GridQuality.YEARLY, words)
+    assert [point.window for point in flat.series.points] == [reach]
+
+
+def test_400_days_are_looked_at_in_full(clock) -> None:
+    answer = full(clock, DOWN).forecast(GB, Window(start=NOW, end=NOW + timedelta(days=400)))
+    assert answer.quality is GridQuality.CLIMATOLOGY
+    assert not any("400 days" in step for step in answer.steps)
+
+
+@pytest.mark.parametrize("deadline", FAR, ids=str)
+def test_holds_until_a_far_deadline_are_priced_over_all_months_and_hours(clock, deadline) -> None:
+    zone = Zone(provider="climatology", code="GB")
+    year = Window(start=NOW, end=NOW + timedelta(days=366))
+    price, basis = full(clock, day()).planning_intensity(GB, Window(start=NOW, end=deadline))
+    assert price == ClimatologyProvider(clock=clock).percentile_95(zone, year)
+    assert basis.startswith("95th percentile of climatology:GB")
 
 
 # ---- pricing ------------------------------------------------------------------------------------------------------
@@ -234,35 +337,28 @@ def test_a_price_comes_from_joined_vintages_of_one_provider(clock) -> None:
     older = pack(day(1, 2, start=start, fetched_at=start))
     newer = pack(day(20, 30, 40, start=start + timedelta(minutes=30), fetched_at=start + timedelta(minutes=31)))
     provider = neso(clock, DOWN)
-    answer = Chain(providers=[provider], clock=clock, use=Use.ACCOUNTING).lookup(GB, PAST, [older, newer])
-    assert answer.quality is GridQuality.CACHED
-    assert [point.intensity.g_per_kwh for point in answer.series.points] == [1, 20, 30, 40]
+    (found,) = Chain(providers=[provider], clock=clock, use=Use.ACCOUNTING).on_hand(GB, PAST, [older, newer])
+    assert [point.intensity.g_per_kwh for point in found.points] == [1, 20, 30, 40]
     assert provider.calls == []
 
 
-def test_a_price_that_the_cache_does_not_cover_is_fetched(clock) -> None:
-    actual = day(5, 6, 7, 8, start=PAST.start, kind=IntensityKind.ESTIMATED)
-    provider = neso(clock, actual)
-    partial = pack(day(1, start=PAST.start, fetched_at=PAST.start))
-    answer = Chain(providers=[provider], clock=clock, use=Use.ACCOUNTING).lookup(GB, PAST, [partial])
-    assert answer.quality is GridQuality.LIVE
-    assert provider.calls == [(GB, PAST)]
-    assert answer.series.kind is IntensityKind.ESTIMATED
-
-
-def test_half_a_price_is_no_price(clock) -> None:
-    provider = neso(clock, day(5, None, 7, 8, start=PAST.start))
-    answer = Chain(providers=[provider], clock=clock, use=Use.ACCOUNTING).lookup(GB, PAST)
-    assert answer.quality is GridQuality.NONE
-    assert "knows only 75.0%" in answer.steps[0]
+def test_what_is_on_hand_needs_no_network_and_may_be_a_part(clock) -> None:
+    provider = neso(clock, DOWN)
+    chain = Chain(providers=[provider, ClimatologyProvider(clock=clock)], clock=clock)
+    found = chain.on_hand(GB, PAST, [pack(day(1, start=PAST.start, fetched_at=PAST.start))])
+    assert [(str(series.zone), mean_over(series, PAST).coverage) for series in found] == [
+        ("neso:GB", Fraction(1, 4)),
+        ("climatology:GB", 1),
+    ]
+    assert [str(series.zone) for series in chain.on_hand(GB, PAST)] == ["climatology:GB"]
+    assert provider.calls == []
 
 
 def test_a_chain_of_several_conventions_may_steer_but_not_price(clock) -> None:
     providers = [neso(clock, day()), ClimatologyProvider(clock=clock)]
     with pytest.raises(ConfigurationError, match=r"average/direct/co2\).*average/unknown/co2e"):
         Chain(providers=providers, clock=clock, use=Use.ACCOUNTING)
-    with pytest.raises(ConfigurationError, match="cannot price"):
-        Chain(providers=providers, clock=clock).lookup(GB, PAST)
+    assert Chain(providers=providers, clock=clock).forecast(GB, NIGHT).quality is GridQuality.LIVE
     with pytest.raises(ConfigurationError, match=r"climatology \(average/unknown/co2e\)"):
         accounting_providers(providers, declared=True)
 
@@ -277,15 +373,6 @@ def test_the_homogeneous_start_prices(clock) -> None:
     assert accounting_providers([], declared=False) == ()
     twin = FakeProvider(clock=clock, name="twin", convention=FAKE_CONVENTION)
     assert accounting_providers([providers[0], twin, providers[1]], declared=False) == ("neso", "twin")
-
-
-def test_refresh_asks_the_source_and_nothing_else(clock) -> None:
-    provider = neso(clock, day(), DOWN)
-    chain = Chain(providers=[provider, ClimatologyProvider(clock=clock)], clock=clock)
-    assert chain.refresh(GB, NIGHT).quality is GridQuality.LIVE
-    failed = chain.refresh(GB, NIGHT)
-    assert (failed.quality, failed.series, failed.fetched) == (GridQuality.NONE, None, None)
-    assert failed.steps == (f"neso: {DOWN}",)
 
 
 # ---- construction -------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import pytest
 
 from cagg.clock import SystemClock
 from cagg.errors import IntensityUnavailable
+from cagg.grid.providers import GridSettings, build_providers
 from cagg.grid.providers._http import HttpPolicy, _Deadline, _Transient
 from cagg.grid.providers.neso import NesoProvider
 from cagg.intensity import Zone
@@ -153,6 +154,40 @@ def test_one_attempt_has_an_end_even_if_bytes_keep_coming(service) -> None:
         neso.fetch(GB, NIGHT)
     assert len(asked) == 2  # 6 s and 4 s of 10
     assert clock.now() - NOW <= timedelta(seconds=12)
+
+
+def test_the_last_attempt_gets_what_is_left_and_says_so_in_round_numbers() -> None:
+    clock = ManualClock(NOW)
+    limits: list[float] = []
+
+    def hang(request):
+        limits.append(request.extensions["timeout"]["read"])
+        clock.advance(limits[-1] + 0.444_35)
+        raise httpx.ReadTimeout("late")
+
+    neso = NesoProvider(clock=clock, transport=httpx.MockTransport(hang))
+    with pytest.raises(IntensityUnavailable, match=r"did not answer within 4\.56 s; it was asked 2 times\.$"):
+        neso.fetch(GB, NIGHT)
+    assert limits == [5.0, pytest.approx(4.555_65)]
+
+
+@pytest.mark.parametrize(
+    ("timeout_seconds", "limits"), [(5.0, [5.0, 4.9]), (2.0, [2.0, 1.9]), (8.0, [8.0, 1.9]), (30.0, [30.0])]
+)
+def test_a_hanging_service_is_waited_for_two_timeouts_or_10_seconds(timeout_seconds, limits) -> None:
+    clock = ManualClock(NOW)
+    asked: list[float] = []
+
+    def hang(request):
+        asked.append(request.extensions["timeout"]["read"])
+        clock.advance(asked[-1] + (0.1 if len(asked) == 1 else 0.0))
+        raise httpx.ReadTimeout("late")
+
+    settings = GridSettings(timeout_seconds=timeout_seconds, transport=httpx.MockTransport(hang))
+    (neso,) = build_providers(["neso"], settings, clock)
+    with pytest.raises(IntensityUnavailable, match="did not answer within"):
+        neso.fetch(GB, NIGHT)
+    assert asked == pytest.approx(limits)
 
 
 def test_a_password_in_the_address_is_not_repeated(service) -> None:

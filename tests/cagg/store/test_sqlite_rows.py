@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from cagg.quantities import Energy
 from cagg.records import EntryDraft, EntryKind, Reservation, ReservationState
 from cagg.store.sqlite import SqliteStore
 from cagg.store.tables import SCHEMA_VERSION
+from cagg.testing import ManualClock
 from cagg.windows import format_instant
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -129,6 +131,20 @@ def run(
     append(tx, EntryDraft(kind=kind, request_key=key, ordinal=ordinal, body=fields))
 
 
+@pytest.fixture
+def ticking(store: SqliteStore) -> Callable[..., None]:
+    """Record one entry per second."""
+
+    def record(*args: Any, **more: Any) -> None:
+        clock = store._clock
+        assert isinstance(clock, ManualClock)
+        clock.advance(1)
+        with store.transaction() as tx:
+            run(tx, *args, **more)
+
+    return record
+
+
 def seen(tx: Transaction, limit: int = 100) -> list[tuple[int | None, bool]]:
     return sorted((point.energy_millijoules or 0, point.completed) for point in tx.history("nightly", limit))
 
@@ -150,12 +166,12 @@ def test_a_late_run_that_never_began_counts(store: SqliteStore) -> None:
         assert seen(tx) == [(70, True)]
 
 
-def test_the_last_correction_of_a_run_stands(store: SqliteStore) -> None:
-    with store.transaction() as tx:
-        run(tx, EntryKind.MEASUREMENT, "completed")
-        run(tx, EntryKind.CORRECTION, "completed", energy_millijoules="6")
-        run(tx, EntryKind.CORRECTION, "completed", energy_millijoules="7", ordinal=1)
-        run(tx, EntryKind.CORRECTION, None, ordinal=2)  # of something else than the run
+def test_the_last_correction_of_a_run_stands(ticking: Callable[..., None], store: SqliteStore) -> None:
+    ticking(EntryKind.MEASUREMENT, "completed")
+    ticking(EntryKind.CORRECTION, "completed", energy_millijoules="6")
+    ticking(EntryKind.CORRECTION, "completed", energy_millijoules="7", ordinal=1)
+    ticking(EntryKind.CORRECTION, None, ordinal=2)  # of something else than the run
+    with store.snapshot() as tx:
         assert seen(tx) == [(7, True)]
 
 
@@ -167,11 +183,11 @@ def test_several_runs_under_one_request_and_nested_runs_all_count(store: SqliteS
         assert seen(tx) == [(5, False), (5, True), (5, True)]
 
 
-def test_the_newest_come_first_over_both_kinds(store: SqliteStore) -> None:
-    with store.transaction() as tx:
-        for number in range(4):
-            kind = EntryKind.MEASUREMENT if number % 2 else EntryKind.CORRECTION
-            run(tx, kind, "completed", key=f"k{number}", energy_millijoules=str(number))
+def test_the_newest_come_first_over_both_kinds(ticking: Callable[..., None], store: SqliteStore) -> None:
+    for number in range(4):
+        kind = EntryKind.MEASUREMENT if number % 2 else EntryKind.CORRECTION
+        ticking(kind, "completed", key=f"k{number}", energy_millijoules=str(number))
+    with store.snapshot() as tx:
         found = tx.history("nightly", 3)
         assert [point.energy_millijoules for point in found] == [3, 2, 1]
 

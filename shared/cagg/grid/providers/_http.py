@@ -87,7 +87,10 @@ class _Deadline:
 
     def attempt(self) -> _Attempt:
         self.attempts += 1
-        return _Attempt(self._clock, max(_LEAST_SECONDS, min(self._policy.timeout_seconds, self.left_seconds())))
+        return _Attempt(self._clock, self)
+
+    def limit_seconds(self) -> float:
+        return max(_LEAST_SECONDS, min(self._policy.timeout_seconds, self.left_seconds()))
 
     def worth_another(self, error: Exception) -> bool | float:
         """Hook of the retry loop: False stops, True waits as it likes, a number waits as the server asked."""
@@ -102,10 +105,17 @@ class _Deadline:
 class _Attempt:
     """One attempt's own limit: a server that sends a byte now and then does not hold us."""
 
-    def __init__(self, clock: Clock, limit_seconds: float) -> None:
+    def __init__(self, clock: Clock, deadline: _Deadline) -> None:
         self._clock = clock
-        self.limit_seconds = limit_seconds
-        self._started_ns = clock.monotonic_ns()
+        self._deadline = deadline
+        self.begin()
+
+    def begin(self) -> float:
+        """Start the limit, and return it in seconds: loading the client and its certificates comes out of the total,
+        not on top of it."""
+        self.limit_seconds = self._deadline.limit_seconds()
+        self._started_ns = self._clock.monotonic_ns()
+        return self.limit_seconds
 
     @property
     def limit_text(self) -> str:
@@ -180,8 +190,8 @@ class JsonSource:
         body = bytearray()
         with (
             self._network_errors(attempt),
-            httpx.Client(transport=self._transport, **self._client_options(attempt)) as client,
-            client.stream("GET", self._base_url + path) as response,
+            httpx.Client(transport=self._transport, **self._client_options()) as client,
+            client.stream("GET", self._base_url + path, timeout=attempt.begin()) as response,
         ):
             for chunk in response.iter_bytes():
                 self._collect(body, chunk, attempt)
@@ -193,18 +203,17 @@ class JsonSource:
         body = bytearray()
         async with (
             self._network_errors_async(attempt),
-            httpx.AsyncClient(transport=self._async_transport, **self._client_options(attempt)) as client,
-            client.stream("GET", self._base_url + path) as response,
+            httpx.AsyncClient(transport=self._async_transport, **self._client_options()) as client,
+            client.stream("GET", self._base_url + path, timeout=attempt.begin()) as response,
         ):
             async for chunk in response.aiter_bytes():
                 self._collect(body, chunk, attempt)
             return response.status_code, response.headers, bytes(body)
 
-    def _client_options(self, attempt: _Attempt) -> dict[str, Any]:
+    def _client_options(self) -> dict[str, Any]:
         from cagg import __version__
 
         return {
-            "timeout": attempt.limit_seconds,
             # a redirect could carry the request, and later tokens, to another host
             "follow_redirects": False,
             "headers": {"Accept": "application/json", "User-Agent": f"cagg/{__version__}"},
