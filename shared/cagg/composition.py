@@ -7,6 +7,7 @@ import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,10 +89,12 @@ class Grid:
         zone, chain, _ = self._chain(zone_name)
         return chain.cache_keys(zone)
 
-    def forecast(self, zone_name: str, window: Window, cached: Sequence[StoredForecast]) -> GridAnswer:
-        """Ask the steering chain; may use the network when the cache is not fresh."""
+    def forecast(
+        self, zone_name: str, window: Window, cached: Sequence[StoredForecast], *, needed: timedelta | None = None
+    ) -> GridAnswer:
+        """Ask the steering chain; may use the network when the cache is not fresh. ``needed``: see the chain."""
         zone, chain, _ = self._chain(zone_name)
-        return chain.forecast(zone, window, cached)
+        return chain.forecast(zone, window, cached, needed=needed)
 
     def on_hand(self, zone_name: str, window: Window, cached: Sequence[StoredForecast]) -> Sequence[IntensitySeries]:
         """Series that may price a window, best first, without asking the network."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json as json_module
-import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -14,15 +11,25 @@ import typer
 
 import cagg
 from cagg.cli import budget, demo, doctor, explain, forecast, init, ledger, maintain, meter, plan, run, store, zones
-from cagg.errors import CaggError
+from cagg.cli._output import try_json
+from cagg.cli._voice import LastResort, drain, flush_all, open_streams, say, speaking
+from cagg.errors import CaggError, InvalidInput
 
-__all__ = ["CANNOT_ANSWER", "INTERRUPTED", "app", "run_app"]
+__all__ = ["CANNOT_ANSWER", "INTERRUPTED", "READER_LEFT", "app", "run_app"]
 
 CANNOT_ANSWER = 2
 """Exit status when no answer could be given."""
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as shells count it."""
+
+READER_LEFT = 141
+"""Exit status when the reader of an output without end has gone: 128 + SIGPIPE, as shells count it."""
+
+_STARTS_COMMANDS = frozenset({"run", "meter"})
+"""Commands whose last arguments belong to another program and may be any bytes."""
+
+_NEGATIVE = re.compile(r"-[\d.]\S*")
 
 # Typer 0.2x carries its own copy of click, older ones import the package; the class is in both this one's ancestors.
 _UsageError: type[Any] = next(item for item in typer.BadParameter.__mro__ if item.__name__ == "ClickException")
@@ -74,46 +81,88 @@ app.command("demo")(demo.demo)
 
 def run_app(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status; expected errors become one sentence on stderr."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without Unicode shows '?', it does not stop the command
+    open_streams()
+    with speaking():
+        try:
+            return _answered(list(arguments))
+        finally:
+            flush_all()
+
+
+def _answered(arguments: list[str]) -> int:
+    if _command(arguments) != "run":
+        return _told(arguments, CANNOT_ANSWER)
+    with LastResort("cagg run") as last:
+        return _told(arguments, run.REFUSED)
+    return _failed(last.sentence, type(last.error).__name__, arguments, run.REFUSED)
+
+
+def _command(arguments: Sequence[str]) -> str:
+    return next((word for word in arguments if not word.startswith("-")), "")
+
+
+def _told(arguments: list[str], refusal: int) -> int:
+    """Run one command; what it raises is told, and ends with the status that refuses."""
     try:
-        status = app(list(arguments), prog_name="cagg", standalone_mode=False)
+        if _command(arguments) not in _STARTS_COMMANDS:
+            _check_text(arguments)
+        status = app(arguments, prog_name="cagg", standalone_mode=False)
         sys.stdout.flush()
     except CaggError as error:
-        return _failed(str(error), type(error).__name__, arguments)
+        return _failed(str(error), type(error).__name__, arguments, refusal)
     except _UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
-            sys.stdout.write(f"{error.format_message()}\n")  # `cagg budget` alone asks what there is
-            return 0
-        return _failed(_usage(error), "UsageError", arguments)
+            return _help(error)
+        return _failed(_usage(error, arguments), "UsageError", arguments, refusal)
     except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("cagg: interrupted.\n")
+        say("interrupted.")
         return INTERRUPTED
+    except SystemExit:
+        return 0  # Rich ends so when the reader of a help text has gone
     except BrokenPipeError:
-        # the reader of our output has gone, for example `| head`; nothing more may be written at exit
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CANNOT_ANSWER
+        drain(sys.stdout)
+        return READER_LEFT
     except OSError as error:
+        drain(sys.stdout)
         place = f" {error.filename!r}" if error.filename else ""
-        return _failed(f"the system refused{place}: {error.strerror or error}.", type(error).__name__, arguments)
+        sentence = f"the system refused{place}: {error.strerror or error}."
+        return _failed(sentence, type(error).__name__, arguments, refusal)
     return status if isinstance(status, int) else 0
 
 
-def _usage(error: Any) -> str:
+def _check_text(arguments: Sequence[str]) -> None:
+    """Refuse bytes that are not text: no name in the ledger and no message could repeat them."""
+    for word in arguments:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise InvalidInput(f"the argument {word!r} holds bytes that are not UTF-8; write it in UTF-8.") from None
+
+
+def _help(error: Any) -> int:
+    try:
+        sys.stdout.write(f"{error.format_message()}\n")  # `cagg budget` alone asks what there is
+        sys.stdout.flush()
+    except OSError:
+        drain(sys.stdout)
+    return 0
+
+
+def _usage(error: Any, arguments: Sequence[str]) -> str:
     sentence = " ".join(str(error.format_message()).split()).rstrip(".")
     context = getattr(error, "ctx", None)
     command = "cagg" if context is None else context.command_path
+    if type(error).__name__ == "NoSuchOption":
+        negative = next((word for word in arguments if _NEGATIVE.fullmatch(word)), None)
+        if negative is not None and negative.startswith(str(error.option_name)):
+            return f"{negative!r} is negative, or no option of this command; amounts are 0 or more: `{command} --help`."
     return f"{sentence}; see `{command} --help`."
 
 
-def _failed(sentence: str, kind: str, arguments: Sequence[str]) -> int:
+def _failed(sentence: str, kind: str, arguments: Sequence[str], status: int) -> int:
     sentence = " ".join(sentence.split())
     own = list(arguments)[: list(arguments).index("--")] if "--" in arguments else list(arguments)
     if "--json" in own:
-        document = {"error": {"kind": kind, "message": sentence}}
-        sys.stdout.write(json_module.dumps(document, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
-    sys.stderr.write(f"cagg: {sentence}\n")
-    return CANNOT_ANSWER
+        try_json({"error": {"kind": kind, "message": sentence}}, indent=None)
+    say(sentence)
+    return status

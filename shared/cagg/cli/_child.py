@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
+from cagg.cli._voice import flush_all
 from cagg.errors import InvalidInput
 
-__all__ = ["NOT_EXECUTABLE", "NOT_FOUND", "Child", "Stopped", "command_name", "missing_command"]
+__all__ = ["NOT_EXECUTABLE", "NOT_FOUND", "Child", "Stopped", "command_name", "missing_command", "not_started"]
 
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
@@ -65,21 +66,29 @@ class Child:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal returned
 
-    def run(self, command: Sequence[str], *, output_to_stderr: bool) -> int:
+    @property
+    def ended(self) -> bool:
+        """True when a command has been started and has ended."""
+        return self._ended
+
+    def run(
+        self, command: Sequence[str], *, output_to_stderr: bool, environment: Mapping[str, str] | None = None
+    ) -> int:
         """Run the command to its end and return its status: its own, or 128 + the signal that ended it.
 
         Args:
             command: program and arguments; no shell.
             output_to_stderr: send its standard output to stderr, because ours is taken.
+            environment: variables that it gets beside ours; None = none.
 
         Raises:
             OSError: it cannot be started.
         """
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush_all()
+        told = None if environment is None else {**os.environ, **environment}
         self._starting = True  # a signal that comes before we know the process must not leave it behind
         try:
-            self._process = subprocess.Popen(list(command), stdout=2 if output_to_stderr else None)
+            self._process = subprocess.Popen(list(command), stdout=2 if output_to_stderr else None, env=told)
         finally:
             self._starting = False
         for number in self._kept:
@@ -112,12 +121,49 @@ def _has_terminal() -> bool:
 
 def missing_command(program: str) -> tuple[int, str] | None:
     """Return (status, sentence) when the program cannot be started; None when it can."""
-    if shutil.which(program) is not None:
-        return None
+    found = shutil.which(program)
+    if found is not None:
+        interpreter = _interpreter(found)
+        if interpreter is None or Path(interpreter).exists():
+            return None
+        return NOT_EXECUTABLE, _no_interpreter(program, interpreter)
     path = Path(program)
     if "/" in program and path.exists():
         return NOT_EXECUTABLE, f"{program!r} is not an executable file; make it executable or name its interpreter."
     return NOT_FOUND, f"{program!r} was not found; give a program on the PATH, a shell line as: sh -c '…'."
+
+
+def not_started(program: str, error: OSError) -> tuple[int, str]:
+    """Return (status, sentence) for a program that the system refused to start after all."""
+    found = shutil.which(program) or program
+    interpreter = _interpreter(found)
+    if isinstance(error, FileNotFoundError) and interpreter is not None:
+        return NOT_EXECUTABLE, _no_interpreter(program, interpreter)
+    if error.errno == errno.ENOEXEC:
+        return NOT_EXECUTABLE, (
+            f"{program!r} is no program that this machine can start; begin it with '#!' and its interpreter, "
+            f"or name that: sh {program}"
+        )
+    reason = (error.strerror or str(error)).rstrip(".")
+    return NOT_EXECUTABLE, f"{program!r} could not be started ({reason}); check that it runs without `cagg run`."
+
+
+def _interpreter(path: str) -> str | None:
+    """Return what a script's first line names to run it; None for anything else, and when it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            first = file.read(256).split(b"\n", 1)[0]
+    except OSError:
+        return None
+    words = first[2:].split(None, 1) if first.startswith(b"#!") else []
+    return os.fsdecode(words[0]) if words else None
+
+
+def _no_interpreter(program: str, interpreter: str) -> str:
+    return (
+        f"{program!r} is to be run by {interpreter!r}, as its first line says, and that does not exist; install it "
+        "or correct the line."
+    )
 
 
 def command_name(command: Sequence[str]) -> str:
@@ -128,13 +174,18 @@ def command_name(command: Sequence[str]) -> str:
     """
     if not command or not command[0]:
         raise InvalidInput("give a command after --, for example `cagg run -- python train.py`.")
-    program = Path(command[0]).name
+    program = _readable(Path(command[0]).name)
     if program.startswith(_INTERPRETERS):
         for position, word in enumerate(command[1:], start=1):
             if word == "-m" and position + 1 < len(command):
-                return f"{program} -m {command[position + 1]}"
+                return f"{program} -m {_readable(command[position + 1])}"
             if word == "-c":
                 break
             if not word.startswith("-") and Path(word).is_file():
-                return Path(word).name
+                return _readable(Path(word).name)
     return program
+
+
+def _readable(name: str) -> str:
+    """Replace bytes that are no UTF-8: the program may be called so, a name in the ledger may not."""
+    return os.fsencode(name).decode(errors="replace")

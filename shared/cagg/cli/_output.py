@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cagg.cli._voice import drain
+from cagg.errors import CaggError
 from cagg.windows import format_duration, format_instant, time_zone
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ __all__ = [
     "in_words",
     "line",
     "spark",
+    "try_json",
     "when",
     "write_json",
 ]
@@ -37,6 +40,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 _UNBOUNDED = 1_000
 
 
+class OutputRefused(CaggError):
+    """What was to be printed cannot be written; send it elsewhere."""
+
+
 def console(*, stderr: bool = False) -> Console:
     """Return a console that prints text as it is: no markup, no guessed highlighting, colours only on terminals.
 
@@ -44,19 +51,45 @@ def console(*, stderr: bool = False) -> Console:
     """
     from rich.console import Console
 
-    to = Console(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=False)
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # noqa: PLE0704 - Rich calls it while it handles the error, and would end the process itself
+
+    to = Plain(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=False)
     if not to.is_terminal and "COLUMNS" not in os.environ:
         to.width = _UNBOUNDED
     return to
 
 
 def answer(document: Mapping[str, Any], people: Callable[[Console], None], *, json: bool, status: int = 0) -> int:
-    """Print the answer in the form that was asked for and return the exit status."""
-    if json:
-        write_json(document)
-    else:
-        people(console())
+    """Print the answer in the form that was asked for and return the exit status.
+
+    A reader who leaves before the end (``| head``) has what it wanted, and the status still is the answer's.
+
+    Raises:
+        OutputRefused: the answer cannot be written, for example to a full disk.
+    """
+    try:
+        if json:
+            write_json(document)
+        else:
+            people(console())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drain(sys.stdout)
+    except OSError as error:
+        drain(sys.stdout)
+        reason = error.strerror or error
+        raise OutputRefused(f"the answer could not be written ({reason}); send the output elsewhere.") from None
     return status
+
+
+def try_json(document: Mapping[str, Any], *, indent: int | None = 2) -> None:
+    """Print one JSON document where that is possible: a full or closed stdout changes nothing else."""
+    try:
+        write_json(document, indent=indent)
+    except (OSError, ValueError):
+        drain(sys.stdout)
 
 
 def write_json(document: Mapping[str, Any], *, indent: int | None = 2) -> None:

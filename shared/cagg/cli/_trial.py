@@ -86,7 +86,7 @@ def try_request(parts: Components, request: Request) -> Trial:
 
     Raises:
         InvalidInput, ConfigurationError: the request cannot be used.
-        CaggError: the store is down.
+        StoreUnavailable: the store cannot be read or written.
     """
     with tempfile.TemporaryDirectory(prefix="cagg-plan-") as folder:
         if store_is_new(parts):
@@ -111,5 +111,8 @@ def _try(parts: Components, request: Request) -> Trial:
     if situation.store_down:
         raise StoreUnavailable(situation.store_down)
     store = _UndoingStore(parts.store)
-    decision = Recorder(replace(parts, store=store)).decide(situation)
+    try:
+        decision = Recorder(replace(parts, store=store)).decide(situation)
+    except _NoStore as error:
+        raise StoreUnavailable(str(error)) from error
     return Trial(verdict=decision.verdict, body=store.bodies[-1], situation=situation)

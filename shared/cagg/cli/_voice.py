@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
-__all__ = ["LastResort", "drain", "flush_all", "open_streams", "say", "speaking", "write_error"]
+__all__ = ["LastResort", "drain", "flush_all", "open_streams", "say", "speaking", "was_said", "write_error"]
 
 _MODES = ("r", "w", "w")
 _NAMES = ("stdin", "stdout", "stderr")
@@ -37,9 +37,10 @@ def open_streams() -> None:
             if opened != number:
                 os.dup2(opened, number)
                 os.close(opened)
-            os.set_inheritable(number, True)
+            os.set_inheritable(number, True)  # noqa: FBT003 - named so by the standard library
         if getattr(sys, _NAMES[number]) is None:
-            setattr(sys, _NAMES[number], open(number, _MODES[number], closefd=False, encoding="utf-8"))
+            stream = open(number, _MODES[number], closefd=False, encoding="utf-8")  # noqa: SIM115 - stays open
+            setattr(sys, _NAMES[number], stream)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Unicode shows '?', it does not stop the command

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cagg.cli._output import Json, answer, console, line, when, write_json
-from cagg.errors import CaggError
+from cagg.cli._voice import drain, say
+from cagg.errors import CaggError, InvalidInput
 from cagg.windows import parse_duration
 
 if TYPE_CHECKING:
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     from cagg.maintenance import MaintenanceReport
 
 __all__ = ["maintain", "report_json", "stop_requested"]
+
+_SHORTEST_PAUSE = timedelta(seconds=1)
+"""Own choice: below that the passes of one process would keep the store busy."""
 
 
 def maintain(
@@ -34,7 +40,7 @@ def maintain(
     from cagg.cli._context import components
     from cagg.maintenance import maintain as one_pass
 
-    pause = None if every is None else parse_duration(every, "--every")
+    pause = None if every is None else _pause(every)
     parts = components()
     if pause is None:
         report = one_pass(parts)
@@ -43,9 +49,23 @@ def maintain(
     status = 0
     with stop_requested() as stop:
         while True:
-            status = _repeated(lambda: one_pass(parts), json=json, stamp=when(parts.clock.now(), None, seconds=True))
+            stamp = when(parts.clock.now(), None, seconds=True)
+            try:
+                status = _repeated(lambda: one_pass(parts), json=json, stamp=stamp)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                drain(sys.stdout)  # a full disk under the log must not end the maintenance
+                say(f"{stamp}: the system refused: {error.strerror or error}.")
             if stop.is_set() or parts.clock.wait(stop, pause.total_seconds()):
                 return status
+
+
+def _pause(text: str) -> timedelta:
+    pause = parse_duration(text, "--every")
+    if pause < _SHORTEST_PAUSE:
+        raise InvalidInput(f"--every {text!r} is too short; wait at least 1s between two passes, for example 60s.")
+    return pause
 
 
 def _repeated(one_pass: Callable[[], MaintenanceReport], *, json: bool, stamp: str) -> int:
@@ -56,7 +76,7 @@ def _repeated(one_pass: Callable[[], MaintenanceReport], *, json: bool, stamp: s
         if json:
             write_line({"at": stamp, "error": {"kind": type(error).__name__, "message": str(error)}})
         else:
-            line(console(stderr=True), f"cagg: {stamp}: {error}")
+            say(f"{stamp}: {error}")
         return 2
     if json:
         write_line({"at": stamp, **report_json(report)})
@@ -111,7 +131,10 @@ def _sentence(report: MaintenanceReport) -> str:
         )
         if count
     ]
-    signed = "nothing to sign yet" if report.signed_size is None else f"checkpoint of {report.signed_size} entries"
+    if report.signed_size is not None:
+        signed = f"checkpoint of {report.signed_size} entries"
+    else:
+        signed = "nothing was signed" if report.problems else "nothing to sign yet"
     return "; ".join([*done, signed]) + "."
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
 
-from cagg.cli._child import Child, Stopped, command_name, missing_command
-from cagg.cli._output import Json, write_json
+from cagg.cli._child import Child, Stopped, command_name, missing_command, not_started
+from cagg.cli._output import Json, try_json
+from cagg.cli._voice import say
 
 __all__ = ["meter"]
 
@@ -27,15 +27,18 @@ def meter(
     task = command_name(command)
     problem = missing_command(command[0])
     if problem is not None:
-        sys.stderr.write(f"cagg: {problem[1]}\n")
+        say(problem[1])
         if json:
-            write_json({"error": {"kind": "CommandNotStarted", "message": problem[1]}})
+            try_json({"error": {"kind": "CommandNotStarted", "message": problem[1]}})
         return problem[0]
     parts = components()
     with Child() as child:
         window = parts.meter().open(task)
         try:
             status = child.run(command, output_to_stderr=json)
+        except OSError as error:
+            status, sentence = not_started(command[0], error)
+            say(sentence)
         except Stopped as stopped:
             status = 128 + stopped.number
         finally:
@@ -64,15 +67,15 @@ def meter(
         ],
     }
     if json:
-        write_json(document)
+        try_json(document)
         return status
     if reading.energy is None:
-        sys.stderr.write(f"cagg: energy unknown: {reading.reason}\n")
+        say(f"energy unknown: {reading.reason}")
     else:
-        sys.stderr.write(f"cagg: {reading.energy} ({reading.low} to {reading.high}, grade {reading.grade})\n")
+        say(f"{reading.energy} ({reading.low} to {reading.high}, grade {reading.grade})")
     for item in reading.components:
         text = (
             item.reason if item.energy is None else f"{item.energy}, grade {item.grade}, {item.source}: {item.method}"
         )
-        sys.stderr.write(f"cagg:   {item.domain}: {text}\n")
+        say(f"  {item.domain}: {text}")
     return status

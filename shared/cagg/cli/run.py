@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cagg.cli._child import Child, Stopped, command_name, missing_command
+from cagg.cli._child import Child, Stopped, command_name, missing_command, not_started
 from cagg.cli._options import takes_gate_options
-from cagg.cli._output import Json, in_words, when, write_json
+from cagg.cli._output import Json, in_words, try_json, when
 from cagg.cli._story import signed_carbon
-from cagg.errors import CaggError, StoreUnavailable
+from cagg.cli._voice import LastResort, say, was_said, write_error
+from cagg.errors import CaggError, InvalidInput, StoreUnavailable
 from cagg.quantities import CarbonMass
 from cagg.request import GateOptions, HostProfile, Request, RequestIdentity
 from cagg.verdict import Admit, Decision, Defer, Deny, Review
@@ -22,12 +23,12 @@ from cagg.windows import format_duration
 
 if TYPE_CHECKING:
     from cagg.gating import Gate
-    from cagg.steps.running import RunSummary
+    from cagg.steps.running import GatedRun, RunSummary
 
 __all__ = ["REFUSED", "run"]
 
 REFUSED = 125
-"""Exit status of a command that the gate did not let run; env and nice use it for their own refusals."""
+"""Exit status when the command was not started: the gate refused, or cagg failed; as env and nice do."""
 
 _SIGNALLED = 128
 _SAY_AGAIN = timedelta(minutes=10)
@@ -50,21 +51,22 @@ def run(
 ) -> int:
     """Run a command behind the gate: waits for its window, meters its processes, settles its budget.
 
-    Exit status: the command's own; 125 when the gate refuses. What cagg says goes to stderr; with --json the
-    command's output does too, and stdout holds one document.
+    Exit status: the command's own; 125 when the gate refuses, or cagg fails before the command starts. What cagg
+    says goes to stderr; with --json the command's output does too, and stdout holds one document.
     """
     from cagg.gating import Gate
 
-    task = name or command_name(command)
+    task = command_name(command) if name is None else _stated(name, "--name")
+    run_id = str(uuid.uuid4()) if run_id is None else _stated(run_id, "--run-id")
     problem = missing_command(command[0])
     if problem is not None:
-        sys.stderr.write(f"cagg: {problem[1]}\n")
+        say(problem[1])
         if json:
-            write_json({"error": {"kind": "CommandNotStarted", "message": problem[1]}})
+            try_json({"error": {"kind": "CommandNotStarted", "message": problem[1]}})
         return problem[0]
     gate = Gate.open()
-    identity = RequestIdentity(host="shell", root_run_id=run_id or str(uuid.uuid4()), task_key=task)
-    request = Request(identity=identity, options=options, host=HostProfile(name="shell"))
+    identity = RequestIdentity(host="shell", root_run_id=run_id, task_key=task)
+    request = Request(identity=identity, options=options, host=HostProfile(name="shell"), encloses_run=True)
     with Child() as child:
         try:
             decision = _admitted(gate, request)
@@ -75,6 +77,12 @@ def run(
                 return _refused(decision, json=json)
             case Admit() | Defer():
                 return _metered(gate, decision, child, command, json=json)
+
+
+def _stated(text: str, option: str) -> str:
+    if not text.strip():
+        raise InvalidInput(f"{option} is empty; give a name, or leave the option out.")
+    return text
 
 
 def _admitted(gate: Gate, request: Request) -> Decision:
@@ -89,7 +97,7 @@ def _admitted(gate: Gate, request: Request) -> Decision:
         finally:
             countdown.end()
         decision = gate.ask(request)
-    _say(decision.verdict.message)
+    say(decision.verdict.message)
     return decision
 
 
@@ -100,24 +108,22 @@ class _Countdown:
         self._terminal = sys.stderr.isatty()
         self._said: timedelta | None = None
         until = when(verdict.until, zone_name, seconds=verdict.window.duration < timedelta(minutes=1))
-        _say(verdict.message)
+        say(verdict.message)
         difference = signed_carbon(verdict.expected_difference_micrograms)
-        _say(f"starts at {until}, {difference} by the forecast; Ctrl-C gives the place back.")
+        say(f"starts at {until}, {difference} by the forecast; Ctrl-C gives the place back.")
 
     def tick(self, _: Defer, left: timedelta) -> None:
         """Called about every second."""
         if self._terminal:
-            sys.stderr.write(f"\r\x1b[Kcagg: waiting, {format_duration(left)} left")
-            sys.stderr.flush()
+            write_error(f"\r\x1b[Kcagg: waiting, {format_duration(left)} left")
         elif self._said is None or self._said - left >= _SAY_AGAIN:
             self._said = left
-            _say(f"waiting, starts {in_words(left)}.")
+            say(f"waiting, starts {in_words(left)}.")
 
     def end(self) -> None:
         """Take the counting line away."""
         if self._terminal:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            write_error("\r\x1b[K")
 
 
 def _given_up(gate: Gate, request: Request, stopped: Stopped) -> int:
@@ -125,47 +131,84 @@ def _given_up(gate: Gate, request: Request, stopped: Stopped) -> int:
     try:
         gate.release(request.identity)
     except StoreUnavailable as error:
-        _say(f"the hold could not be given back, `cagg maintain` will: {error}")
-    _say("stopped before the command started; nothing was charged.")
+        say(f"the hold could not be given back, `cagg maintain` will: {error}")
+    say("stopped before the command started; nothing was charged.")
     return _SIGNALLED + stopped.number
 
 
 def _refused(decision: Decision, *, json: bool) -> int:
     if json:
-        write_json({"decision": _decision_json(decision), "exit": REFUSED})
+        try_json({"decision": _decision_json(decision), "exit": REFUSED})
     return REFUSED
 
 
 def _metered(gate: Gate, decision: Decision, child: Child, command: list[str], *, json: bool) -> int:
+    """Run the command under the meter. Its status is the answer from its end on, whatever becomes of the record."""
     gated = gate.run(decision)
-    status = 0
-    try:
-        with gated:
-            status = child.run(command, output_to_stderr=json)
-            if status != 0:
-                raise _CommandFailed
-    except _CommandFailed:
-        pass
-    except Stopped as stopped:
-        status = _SIGNALLED + stopped.number
-    except OSError as error:
-        _say(f"{command[0]!r} could not be started: {error.strerror}.")
-        status = 126
-    except CaggError as error:
-        # the command has run; that its record failed must not change its status
-        _say(str(error))
+    attempt = _Attempt()
+    with LastResort("cagg run") as last:
+        attempt.make(gated, child, command, json=json)
+    if last.error is not None:
+        attempt.problem, attempt.kind = last.sentence, type(last.error).__name__
+    problem = attempt.problem
+    if problem is not None:
+        if attempt.status == REFUSED and not child.ended:
+            problem = f"{command[0]!r} was not started: {problem}"
+        if not child.ended and gated.summary is None and decision.lease_epoch is not None:
+            problem = f"{problem.rstrip('.')}; `cagg maintain` ends what it held once its lease is over."
+        say(problem)
     summary = gated.summary
     if summary is not None:
         _tell(summary)
     if json:
-        write_json(
-            {
-                "decision": _decision_json(decision),
-                "exit": status,
-                "run": None if summary is None else _summary_json(summary),
-            }
-        )
-    return status
+        document = {
+            "decision": _decision_json(decision),
+            "exit": attempt.status,
+            "run": None if summary is None else _summary_json(summary),
+        }
+        if problem is not None:
+            document["error"] = {"kind": attempt.kind, "message": problem}
+        try_json(document)
+    return attempt.status
+
+
+class _Attempt:
+    """One try to run the command: it is refused until the command says otherwise by its end.
+
+    Attributes:
+        status: what to exit with.
+        problem: what went wrong on cagg's side, and which kind of error that is; None and "" for nothing.
+    """
+
+    def __init__(self) -> None:
+        self.status = REFUSED
+        self.problem: str | None = None
+        self.kind = ""
+
+    def make(self, gated: GatedRun, child: Child, command: list[str], *, json: bool) -> None:
+        """Meter, run, settle."""
+        try:
+            with gated:
+                self._run(gated, child, command, json=json)
+        except _CommandFailed:
+            pass
+        except Stopped as stopped:
+            self.status = _SIGNALLED + stopped.number
+        except CaggError as error:
+            self.problem, self.kind = str(error), type(error).__name__
+
+    def _run(self, gated: GatedRun, child: Child, command: list[str], *, json: bool) -> None:
+        from cagg.steps.running import ENCLOSING_VARIABLE
+
+        inside = {ENCLOSING_VARIABLE: gated.key} if gated.decision.metered else None
+        try:
+            self.status = child.run(command, output_to_stderr=json, environment=inside)
+        except OSError as error:
+            self.status, self.problem = not_started(command[0], error)
+            self.kind = "CommandNotStarted"
+            raise _CommandFailed from None
+        if self.status != 0:
+            raise _CommandFailed
 
 
 def _tell(summary: RunSummary) -> None:
@@ -178,16 +221,11 @@ def _tell(summary: RunSummary) -> None:
     parts = [used, carbon]
     if summary.difference_micrograms is not None:
         parts.append(f"{signed_carbon(summary.difference_micrograms)} than at the first ask")
-    _say("; ".join(parts) + ".")
+    say("; ".join(parts) + ".")
     if summary.measurement_id is not None:
-        _say(f"recorded as {summary.measurement_id}; `cagg explain {summary.measurement_id}` tells the story.")
-    for note in summary.notes:
-        _say(f"note: {note}")
-
-
-def _say(sentence: str) -> None:
-    sys.stderr.write(f"cagg: {sentence}\n")
-    sys.stderr.flush()
+        say(f"recorded as {summary.measurement_id}; `cagg explain {summary.measurement_id}` tells the story.")
+    for note in (note for note in summary.notes if not was_said(note)):
+        say(f"note: {note}")
 
 
 # ---- for machines -------------------------------------------------------------------------------------------------

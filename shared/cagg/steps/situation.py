@@ -129,7 +129,7 @@ def survey(components: Components, request: Request) -> Situation:
     end = max(deadline or now, now + guess.upper_duration)
     if options.zone is not None:
         window = Window(start=now, end=end)
-        grid = components.grid.forecast(options.zone, window, known.cached)
+        grid = components.grid.forecast(options.zone, window, known.cached, needed=guess.expected_duration)
     if known.first is not None:
         planning = known.first.planning_intensity_milligrams_per_kwh, known.first.planning_basis
     else:

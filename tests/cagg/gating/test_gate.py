@@ -13,7 +13,7 @@ import pytest
 
 from cagg.budget.reservations import audit
 from cagg.errors import InvalidInput, NotAdmitted, ZoneUnknown
-from cagg.evidence import recompute
+from cagg.evidence import forecast_digest, recompute
 from cagg.gating import Gate, gate
 from cagg.maintenance import maintain
 from cagg.ports import RunState
@@ -76,7 +76,7 @@ def test_a_decision_can_be_recomputed_from_the_ledger_alone(bench: Any, make_gat
     opened.ask(bench.request("run-3", budget="acme/ml", energy="2000 kWh"))
     for body in bench.bodies(opened, EntryKind.DECISION):
         with opened.components.store.snapshot() as tx:
-            data = tx.blob(body["forecast"]["digest"])
+            data = tx.blob(forecast_digest(body) or "")
         assert recompute(body, data).same
     body["budgets_now"][0]["held"] = "0"
     body["budgets_now"][0]["limit"] = "9" * 15
