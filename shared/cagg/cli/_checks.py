@@ -19,7 +19,7 @@ from cagg.windows import Window, format_duration
 
 if TYPE_CHECKING:
     from cagg.composition import Components
-    from cagg.ports import Transaction
+    from cagg.ports import Checkpoint, Transaction
 
 __all__ = ["Finding", "Level", "examine", "settings_rows"]
 
@@ -162,17 +162,47 @@ def _writable(parts: Components) -> Iterator[Finding]:
 def _signing(parts: Components, tx: Transaction, size: int) -> Iterator[Finding]:
     last = tx.last_checkpoint()
     signed = 0 if last is None else last.size
+    if last is not None:
+        bad = list(_signature(parts, last))
+        if bad:
+            yield from bad
+            return
     if size == 0:
         return
     if size <= signed and last is not None:
         ago = format_duration(parts.clock.now() - last.created_at)
-        yield _ok("ledger", f"all {size} entries are under a signed checkpoint, {ago} old")
+        yield _ok("ledger", f"all {size} entries are under a checkpoint signed by the trusted key, {ago} old")
         return
     oldest = next(iter(tx.entries(start=signed, limit=1)), None)
     age = timedelta(0) if oldest is None else parts.clock.now() - oldest.recorded_at
     text = f"{size - signed} of {size} entries are not signed yet, the oldest for {format_duration(age)}"
     remedy = "run `cagg maintain`, best every few minutes: cagg maintain --every 60s"
     yield _problem("ledger", text, remedy) if age > _LONGEST_UNSIGNED else _note("ledger", text, remedy)
+
+
+def _signature(parts: Components, last: Checkpoint) -> Iterator[Finding]:
+    """Say what is wrong with the newest checkpoint's signature; nothing when the trusted key made it."""
+    from cagg.cli.ledger import key_file, trusted_keys
+    from cagg.ledger.notes import VerifierKey, parse_note
+
+    try:
+        keys = [VerifierKey.parse(text) for text in trusted_keys(parts)]
+        signers = parse_note(last.note, keys)[1]
+    except CaggError as error:
+        yield _problem("ledger", f"the newest checkpoint cannot be checked: {error}", "run `cagg ledger verify`")
+        return
+    if not keys:
+        yield _problem(
+            "ledger",
+            f"the newest checkpoint cannot be checked: there is no key at {key_file(parts)}",
+            "restore log.key and log.vkey from a backup, or copy the public key that was kept outside",
+        )
+    elif not signers:
+        yield _problem(
+            "ledger",
+            "the newest checkpoint was signed by another key than the trusted one",
+            f"restore {key_file(parts)} and its log.key from a backup, then run `cagg ledger verify`",
+        )
 
 
 def _overdue(tx: Transaction) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cagg.cli._output import Json, answer, columns, line, when
-from cagg.errors import ConfigurationError, InvalidInput, StoreUnavailable
+from cagg.errors import ConfigurationError, InvalidInput, LedgerDamaged, StoreUnavailable
 from cagg.records import EntryKind
 from cagg.windows import parse_instant
 
@@ -128,13 +128,19 @@ def verify(
     since: Annotated[Path | None, typer.Option(help="An older checkpoint that was kept outside the store.")] = None,
     json: Json = False,
 ) -> int:
-    """Check the whole ledger. Exit status 0 verified, 1 not verified, 2 it could not be checked."""
+    """Check the whole ledger, and compare the tables beside it with its entries.
+
+    Exit status 0 verified, 1 not verified or the tables beside it disagree, 2 it could not be checked.
+    """
     from cagg.cli._context import components, store_is_new
+    from cagg.cli._side_tables import SIDE_TABLES, side_table_problems
 
     parts = components()
     if store_is_new(parts):
         raise StoreUnavailable(f"there is no ledger at {parts.settings.store_url} yet; `cagg run -- CMD` begins one.")
     report = checked(parts, trusted_keys(parts, key), None if since is None else _checkpoint(since))
+    with parts.store.snapshot() as tx:
+        beside = side_table_problems(tx)
 
     def people(to: Console) -> None:
         line(to, f"{report.sentence[:1].upper()}{report.sentence[1:]}", style="green" if report.verified else "red")
@@ -147,8 +153,25 @@ def verify(
         )
         if not report.verified and not report.failures and report.size:
             line(to, "`cagg maintain` signs it; keep the key that `cagg ledger key` shows outside of the store.")
+        if beside:
+            line(to, f"NOT in agreement: {SIDE_TABLES}, which no signature covers:", style="red")
+            for problem in beside[:_MOST_FAILURES_SHOWN]:
+                line(to, f"  [side table] {problem}")
+            if len(beside) > _MOST_FAILURES_SHOWN:
+                line(to, f"  and {len(beside) - _MOST_FAILURES_SHOWN} more; --json lists all of them")
+        else:
+            line(
+                to,
+                f"Beside the ledger: {SIDE_TABLES} are tables that no signature covers; they agree with each other "
+                "and with the ledger's budget entries.",
+                style="dim",
+            )
 
-    return answer(report_json(report), people, json=json, status=0 if report.verified else 1)
+    document = {
+        **report_json(report),
+        "side_tables": {"covered_by_signature": False, "agree": not beside, "problems": beside},
+    }
+    return answer(document, people, json=json, status=0 if report.verified and not beside else 1)
 
 
 def checked(parts: Components, keys: Sequence[str], since: Checkpoint | None = None) -> VerifyReport:
@@ -197,7 +220,17 @@ def trusted_keys(parts: Components, stated: Sequence[str] | None = None) -> list
     if stated:
         return [found for text in stated for found in _key_lines(text)]
     default = key_file(parts)
-    return _read_keys(default) if default.exists() else []
+    return _read_keys(default) if _exists(default) else []
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise ConfigurationError(
+            f"the key {path} cannot be looked for ({error.strerror}); make its folder readable, or give the key "
+            "with --key."
+        ) from None
 
 
 def _key_lines(text: str) -> list[str]:
@@ -207,6 +240,8 @@ def _key_lines(text: str) -> list[str]:
 
 
 def _read_keys(path: Path) -> list[str]:
+    from cagg.ledger.notes import VerifierKey
+
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -217,6 +252,14 @@ def _read_keys(path: Path) -> list[str]:
     keys = [item.strip() for item in lines if item.strip() and not item.startswith("#")]
     if not keys:
         raise ConfigurationError(f"the key file {path} is empty; copy the key that `cagg ledger key` shows.")
+    for text in keys:
+        try:
+            VerifierKey.parse(text)
+        except InvalidInput as error:
+            raise ConfigurationError(
+                f"the key file {path} cannot be used: {str(error).rstrip('.')}; restore it, or remove it: "
+                "`cagg maintain` writes the public key again."
+            ) from None
     return keys
 
 
@@ -230,7 +273,13 @@ def _checkpoint(path: Path) -> Checkpoint:
         raise ConfigurationError(
             f"the checkpoint {str(path)!r} cannot be read ({reason}); name another file."
         ) from None
-    return checkpoint_of_note(note, parse_instant("1970-01-01T00:00:00+00:00"))
+    try:
+        return checkpoint_of_note(note, parse_instant("1970-01-01T00:00:00+00:00"))
+    except LedgerDamaged as error:
+        raise InvalidInput(
+            f"the file {str(path)!r} holds no checkpoint ({str(error).rstrip('.')}); give what `cagg ledger checkpoint` "
+            "printed."
+        ) from None
 
 
 # ---- what to keep outside -----------------------------------------------------------------------------------------
@@ -243,7 +292,7 @@ def key(*, json: Json = False) -> int:
 
     parts = components()
     place = key_file(parts)
-    if not place.exists():
+    if not _exists(place):
         raise ConfigurationError(
             f"there is no key at {place} yet; `cagg maintain` makes one with its first checkpoint."
         )
