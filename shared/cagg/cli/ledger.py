@@ -257,8 +257,8 @@ def _read_keys(path: Path) -> list[str]:
             VerifierKey.parse(text)
         except InvalidInput as error:
             raise ConfigurationError(
-                f"the key file {path} cannot be used: {str(error).rstrip('.')}; restore it, or remove it: "
-                "`cagg maintain` writes the public key again."
+                f"the key file {path} cannot be used: {str(error).rstrip('.')}; a broken log.vkey in the home may be "
+                "removed, `cagg maintain` writes it again."
             ) from None
     return keys
 
@@ -277,8 +277,8 @@ def _checkpoint(path: Path) -> Checkpoint:
         return checkpoint_of_note(note, parse_instant("1970-01-01T00:00:00+00:00"))
     except LedgerDamaged as error:
         raise InvalidInput(
-            f"the file {str(path)!r} holds no checkpoint ({str(error).rstrip('.')}); give what `cagg ledger checkpoint` "
-            "printed."
+            f"the file {str(path)!r} holds no checkpoint ({str(error).rstrip('.')}); give one that "
+            "`cagg ledger checkpoint` printed."
         ) from None
 
 

@@ -31,6 +31,7 @@ def own_times_ns() -> tuple[int, int]:
 
 
 OwnTimes = Callable[[], tuple[int, int]]
+"""Returns the processor time of this process and of its children that have ended, in nanoseconds."""
 
 
 class Table(Protocol):

@@ -25,6 +25,7 @@ from cagg.provenance import Grade
 __all__ = ["POWERCAP", "RaplAbsent", "RaplSource", "find_rapl"]
 
 POWERCAP = Path("/sys/class/powercap")
+"""Where Linux shows RAPL (kernel documentation, power/powercap)."""
 
 _ZONE = re.compile(r"^(?P<driver>intel-rapl(?:-mmio)?):(?P<package>\d+)(?::(?P<part>\d+))?$")
 _MIRROR_TOLERANCE_MICROJOULES = 1_000_000
