@@ -19,12 +19,12 @@ from pathlib import Path
 
 from _harness import benchmark, percentile, record, times
 
-from cagg.budget.tree import set_budget
 from cagg.gating import Gate
 from cagg.quantities import Unit
 from cagg.records import Budget, BudgetMode, Period
 from cagg.request import GateOptions, HostProfile, Request, RequestIdentity
 from cagg.settings import load_settings
+from cagg.steps.budgets import change_budget
 
 _OPTIONS = GateOptions(zone="trace:GB", duration="1m", energy="1 Wh", finish_by="23:59", budget="acme/ml/nightly")
 
@@ -48,7 +48,7 @@ def _open(folder: Path) -> Gate:
     with gate.components.store.transaction() as tx:
         for path in ("acme", "acme/ml", "acme/ml/nightly"):
             for unit in (Unit.CARBON, Unit.ENERGY):
-                set_budget(
+                change_budget(
                     tx,
                     Budget(
                         path=path,
@@ -117,6 +117,7 @@ def warm() -> None:
 
 _FRESH = """
 import cagg
+from cagg.steps.budgets import change_budget
 with cagg.gate("bench", zone="trace:GB", duration="1m", energy="1 Wh", finish_by="23:59", budget="acme/ml/nightly"):
     pass
 import json, sys

@@ -13,7 +13,7 @@ from cagg.cli import demo_story
 from cagg.cli._context import store_is_new
 from cagg.cli._output import line
 from cagg.cli._story import number, signed_carbon
-from cagg.cli.budget import budget_line_json, print_budgets, record_budget
+from cagg.cli.budget import budget_line_json, print_budgets
 from cagg.cli.demo_story import Story
 from cagg.cli.ledger import checked, report_json, trusted_keys
 from cagg.errors import CaggError
@@ -49,6 +49,7 @@ __all__ = [
 def set_budgets(parts: Components) -> tuple[BudgetLine, ...]:
     """Create the demo's budgets, enforced and ledgered, and return where they stand."""
     from cagg.budget.tree import parse_limit
+    from cagg.steps.budgets import change_budget
 
     with parts.store.transaction() as tx:
         for path, limit in demo_story.BUDGETS:
@@ -61,7 +62,7 @@ def set_budgets(parts: Components) -> tuple[BudgetLine, ...]:
                 limit=amount,
                 mode=BudgetMode.ENFORCE,
             )
-            record_budget(tx, rule, None)
+            change_budget(tx, rule)
     return budgets(parts)
 
 

@@ -9,9 +9,10 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from cagg.errors import InvalidInput
 from cagg.request import GateOptions
 
-__all__ = ["GATE_HELP", "takes_gate_options"]
+__all__ = ["GATE_HELP", "stated", "takes_gate_options"]
 
 GATE_HELP = {
     "zone": "Grid zone, for example neso:GB; `cagg zones` lists them.",
@@ -58,6 +59,13 @@ def takes_gate_options(command: Callable[..., int]) -> Callable[..., int]:
     with_options.__annotations__ = {item.name: item.annotation for item in parameters} | {"return": int}
     del with_options.__wrapped__  # Typer would read the inner signature through it
     return with_options
+
+
+def stated(text: str, option: str) -> str:
+    """Return a name that was given with an option; raises InvalidInput for an empty one."""
+    if not text.strip():
+        raise InvalidInput(f"{option} is empty; give a name, or leave the option out.")
+    return text
 
 
 def _parameter(name: str, text: str) -> inspect.Parameter:

@@ -10,16 +10,15 @@ import typer
 from cagg.cli._output import Json, amount_bar, answer, line, when
 from cagg.errors import BudgetUnknown, InvalidInput
 from cagg.quantities import CarbonIntensity, Unit
-from cagg.records import Allotment, Budget, BudgetMode, EntryDraft, EntryKind
+from cagg.records import Allotment, Budget, BudgetMode
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from cagg.budget.tree import BudgetLine
-    from cagg.ports import Transaction
     from cagg.settings import Settings
 
-__all__ = ["app", "budget_line_json", "print_budgets", "record_budget"]
+__all__ = ["app", "budget_line_json", "print_budgets"]
 
 app = typer.Typer(help="Set limits and see where budgets stand.", no_args_is_help=True)
 """The commands below ``cagg budget``."""
@@ -46,6 +45,7 @@ def set_(
     """Create a budget, or change it; what is not said stays as it was. The change is an entry in the ledger."""
     from cagg.budget.tree import above_limit, format_limit, parse_limit
     from cagg.cli._context import components
+    from cagg.steps.budgets import change_budget
 
     unit, amount, parsed_period = parse_limit(_with_period(limit, period))
     if unit not in _METERED:
@@ -63,7 +63,7 @@ def set_(
         unknown = None if before is None else before.unknown_intensity_milligrams_per_kwh
         if unknown_intensity is not None:
             unknown = None if unknown_intensity == "deny" else _price(unknown_intensity)
-        stored = record_budget(
+        stored = change_budget(
             tx,
             Budget(
                 path=path,
@@ -74,7 +74,6 @@ def set_(
                 mode=wanted_mode or (before.mode if before else BudgetMode.OBSERVE),
                 unknown_intensity_milligrams_per_kwh=unknown,
             ),
-            before,
         )
         above = above_limit(tx, stored)
     changed = before is None or stored.version != before.version
@@ -99,38 +98,6 @@ def set_(
             )
 
     return answer(document, people, json=json)
-
-
-def record_budget(tx: Transaction, budget: Budget, before: Budget | None) -> Budget:
-    """Store a budget and its ledger entry in the caller's transaction; an unchanged one leaves no entry."""
-    from cagg.budget.tree import set_budget
-    from cagg.ledger.entry import append
-
-    stored = set_budget(tx, budget)
-    if before is not None and stored.version == before.version:
-        return stored
-    body = {
-        "request": None,
-        "budget_path": stored.path,
-        "unit": str(stored.unit),
-        "period": str(stored.period),
-        "time_zone": stored.time_zone,
-        "limit": str(stored.limit),
-        "mode": str(stored.mode),
-        "unknown_intensity_milligrams_per_kwh": _text(stored.unknown_intensity_milligrams_per_kwh),
-        "version": stored.version,
-        "previous": None
-        if before is None
-        else {
-            "limit": str(before.limit),
-            "mode": str(before.mode),
-            "time_zone": before.time_zone,
-            "unknown_intensity_milligrams_per_kwh": _text(before.unknown_intensity_milligrams_per_kwh),
-        },
-    }
-    key = f"budget:{stored.path}:{stored.unit}:{stored.period}"
-    append(tx, EntryDraft(kind=EntryKind.BUDGET, request_key=key, ordinal=stored.version - 1, body=body))
-    return stored
 
 
 def _with_period(limit: str, period: str | None) -> str:

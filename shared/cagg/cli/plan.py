@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cagg.cli._options import takes_gate_options
+from cagg.cli._options import stated, takes_gate_options
 from cagg.cli._output import Json, answer, line
 from cagg.request import GateOptions, HostProfile, Request, RequestIdentity
 from cagg.settings import Mode
@@ -36,7 +36,7 @@ def plan(
     from cagg.cli._trial import try_request
 
     parts = components()
-    identity = RequestIdentity(host="shell", root_run_id=f"plan-{uuid.uuid4()}", task_key=name)
+    identity = RequestIdentity(host="shell", root_run_id=f"plan-{uuid.uuid4()}", task_key=stated(name, "--name"))
     trial = try_request(parts, Request(identity=identity, options=options, host=HostProfile(name="shell")))
     document: Mapping[str, Any] = {"recorded": False, **decision_json(trial.body)}
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cagg.cli._child import Child, Stopped, command_name, missing_command, not_started
-from cagg.cli._options import takes_gate_options
+from cagg.cli._options import stated, takes_gate_options
 from cagg.cli._output import Json, in_words, try_json, when
 from cagg.cli._story import signed_carbon
 from cagg.cli._voice import LastResort, say, was_said, write_error
-from cagg.errors import CaggError, InvalidInput, StoreUnavailable
+from cagg.errors import CaggError, StoreUnavailable
 from cagg.quantities import CarbonMass
 from cagg.request import GateOptions, HostProfile, Request, RequestIdentity
 from cagg.verdict import Admit, Decision, Defer, Deny, Review
@@ -56,8 +56,8 @@ def run(
     """
     from cagg.gating import Gate
 
-    task = command_name(command) if name is None else _stated(name, "--name")
-    run_id = str(uuid.uuid4()) if run_id is None else _stated(run_id, "--run-id")
+    task = command_name(command) if name is None else stated(name, "--name")
+    run_id = str(uuid.uuid4()) if run_id is None else stated(run_id, "--run-id")
     problem = missing_command(command[0])
     if problem is not None:
         say(problem[1])
@@ -77,12 +77,6 @@ def run(
                 return _refused(decision, json=json)
             case Admit() | Defer():
                 return _metered(gate, decision, child, command, json=json)
-
-
-def _stated(text: str, option: str) -> str:
-    if not text.strip():
-        raise InvalidInput(f"{option} is empty; give a name, or leave the option out.")
-    return text
 
 
 def _admitted(gate: Gate, request: Request) -> Decision:

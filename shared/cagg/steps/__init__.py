@@ -2,5 +2,5 @@
 
 situation (what is known, with its deadline) -> recording (decide, hold, record; outage without a store) -> running
 (meter, beat) -> pricing -> settlements; expiring charges what died, spooling brings in what could not be
-recorded. ``cagg.gating`` strings them together.
+recorded. ``cagg.gating`` strings them together. budgets changes a limit and records it.
 """

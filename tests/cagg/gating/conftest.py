@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cagg.budget.tree import parse_limit, set_budget
+from cagg.budget.tree import parse_limit
 from cagg.composition import compose
 from cagg.energy.meter import Meter, MeterSettings
 from cagg.gating import Gate
@@ -20,6 +20,7 @@ from cagg.records import Budget, BudgetMode, EntryKind
 from cagg.request import GateOptions, HostProfile, Request, RequestIdentity
 from cagg.settings import load_settings
 from cagg.steps import running
+from cagg.steps.budgets import change_budget
 from cagg.testing import ManualClock
 
 NOW = datetime(2026, 11, 23, 22, 0, tzinfo=UTC)
@@ -77,7 +78,7 @@ class Bench:
     def budget(self, gate: Gate, path: str, limit: str, mode: BudgetMode = BudgetMode.ENFORCE, **more: Any) -> None:
         unit, amount, period = parse_limit(limit)
         with gate.components.store.transaction() as tx:
-            set_budget(
+            change_budget(
                 tx, Budget(path=path, unit=unit, period=period, time_zone="UTC", limit=amount, mode=mode, **more)
             )
 

@@ -61,7 +61,7 @@ def test_a_nightly_run_is_deferred_woken_metered_and_settled(bench: Any, make_ga
     assert counters(opened, "acme/ml/nightly") == (0, 5_000_000, 0)
 
     kinds = [body["kind"] for body in bench.bodies(opened)]
-    assert kinds == ["decision", "decision", "measurement", "settlement"]
+    assert kinds == ["budget", "decision", "decision", "measurement", "settlement"]
     measurement = bench.bodies(opened, EntryKind.MEASUREMENT)[0]
     assert measurement["carbon_micrograms"] == "5000000"
     assert measurement["outcome"] == "completed"

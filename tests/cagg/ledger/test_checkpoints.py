@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cagg.errors import ConfigurationError, InvalidInput, LedgerDamaged, SigningRefused
-from cagg.ledger.checkpoint import FileSigner, checkpoint_of_note, sign_checkpoint
+from cagg.ledger.checkpoint import FileSigner, checkpoint_of_note, sign_checkpoint, signer_for
 from cagg.ledger.entry import append
 from cagg.ledger.merkle import EMPTY_ROOT, root_of
 from cagg.ledger.notes import (
@@ -213,6 +213,73 @@ def test_a_key_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="cannot be written"):
         FileSigner.load_or_create(tmp_path / "file", NAME)
+
+
+def test_a_public_key_without_its_signing_key_is_not_contradicted(tmp_path: Path) -> None:
+    FileSigner.load_or_create(tmp_path, NAME)
+    (tmp_path / "log.key").unlink()
+    with pytest.raises(ConfigurationError, match="without its signing key"):
+        FileSigner.load_or_create(tmp_path, NAME)
+    assert not (tmp_path / "log.key").exists()
+
+
+def test_a_public_key_that_is_missing_is_written_again(tmp_path: Path) -> None:
+    signer = FileSigner.load_or_create(tmp_path, NAME)
+    (tmp_path / "log.vkey").unlink()
+    FileSigner.load_or_create(tmp_path, NAME)
+    assert VerifierKey.parse((tmp_path / "log.vkey").read_text()) == verifier_key(signer)
+
+
+@pytest.mark.parametrize("content", ["", "garbage", "\xff"])
+def test_a_public_key_that_is_not_the_keys_own_is_refused(tmp_path: Path, content: str) -> None:
+    FileSigner.load_or_create(tmp_path, NAME)
+    (tmp_path / "log.vkey").write_text(content, encoding="latin-1")
+    with pytest.raises(ConfigurationError, match=r"log\.vkey"):
+        FileSigner.load_or_create(tmp_path, NAME)
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, **_: object) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(ConfigurationError, match="make the folder readable"):
+        FileSigner.load_or_create(tmp_path, NAME)
+
+
+# ---- which key signs a log --------------------------------------------------------------------------------------------
+
+
+def test_a_new_log_gets_a_key_and_keeps_it(store: SqliteStore, tmp_path: Path) -> None:
+    grow(store, 3)
+    with store.transaction() as tx:
+        first = signer_for(tx, tmp_path / "keys")
+        sign_checkpoint(tx, first)
+    grow(store, 1, first=3)
+    with store.transaction() as tx:
+        again = signer_for(tx, tmp_path / "keys")
+        assert again.public_key() == first.public_key()
+        assert sign_checkpoint(tx, again).size == 4
+
+
+def test_a_signed_log_never_gets_another_key(store: SqliteStore, tmp_path: Path) -> None:
+    grow(store, 3)
+    with store.transaction() as tx:
+        sign_checkpoint(tx, signer_for(tx, tmp_path))
+    kept = tmp_path / "backup"
+    (tmp_path / "log.key").rename(kept)
+    for vkey_is_there in (True, False):
+        with store.transaction() as tx, pytest.raises(SigningRefused, match=r"restore log\.key"):
+            signer_for(tx, tmp_path)
+        assert not (tmp_path / "log.key").exists(), vkey_is_there
+        (tmp_path / "log.vkey").unlink(missing_ok=True)
+    FileSigner.create(tmp_path / "log.key", NAME)
+    with store.transaction() as tx, pytest.raises(SigningRefused, match="not the one that signed"):
+        signer_for(tx, tmp_path)
+    kept.replace(tmp_path / "log.key")
+    (tmp_path / "log.vkey").unlink()
+    with store.transaction() as tx:
+        assert signer_for(tx, tmp_path).name == NAME
 
 
 # ---- signing --------------------------------------------------------------------------------------------------------

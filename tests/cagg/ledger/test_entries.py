@@ -180,14 +180,24 @@ def test_too_many_small_values_are_refused(store: SqliteStore) -> None:
 def test_attachments_must_be_named_and_be_what_they_say(store: SqliteStore) -> None:
     digest = hashlib.sha256(b"series").hexdigest()
     with store.transaction() as tx:
-        with pytest.raises(InvalidInput, match="not named"):
-            append(tx, replace(draft(), blobs={digest: b"series"}))
+        for unseen in ({}, {"digest": digest}, {"forecast": {"digest": digest}}):
+            with pytest.raises(InvalidInput, match="not named"):
+                append(tx, replace(draft(**unseen), blobs={digest: b"series"}))
         with pytest.raises(InvalidInput, match="not what its digest says"):
             append(tx, replace(draft(forecast={"blob": digest}), blobs={digest: b"other"}))
         entry = append(tx, replace(draft(forecast={"blob": digest}), blobs={digest: b"series"}))
         assert tx.blob(digest) == b"series"
         assert read_body(tx, entry)["forecast"] == {"blob": digest}
         assert list(blobs_of(decode(entry.body))) == [digest]
+
+
+def test_an_attachment_may_be_named_in_a_value_that_is_spilled(store: SqliteStore) -> None:
+    digest = hashlib.sha256(b"series").hexdigest()
+    large = {"series": {"blob": digest}, "text": "x" * 70_000}
+    with store.transaction() as tx:
+        entry = append(tx, replace(draft(forecast=large), blobs={digest: b"series"}))
+        assert digest not in set(blobs_of(decode(entry.body)))
+        assert digest in set(blobs_of(read_body(tx, entry)))
 
 
 def test_a_missing_spilled_value_is_named(store: SqliteStore) -> None:

@@ -194,7 +194,7 @@ def test_names_say_their_unit_in_full() -> None:
 
 def test_a_request_is_recorded_with_identity_and_labels_in_the_profile() -> None:
     request = Request(
-        identity=RequestIdentity(host="prefect", root_run_id="r", task_key="t\ud800", attempt=2),
+        identity=RequestIdentity(host="prefect", root_run_id="r", task_key="t", attempt=2),
         options=GateOptions(zone="neso:GB", budget="acme/ml", kind="validation", work_item="ISSUE-7"),
         host=HostProfile(name="prefect"),
         scheduled_start=START,
@@ -206,7 +206,7 @@ def test_a_request_is_recorded_with_identity_and_labels_in_the_profile() -> None
     assert (body["host"], body["root_run_id"], body["attempt"]) == ("prefect", "r", 2)
     assert (body["budget_path"], body["purpose"], body["risk"]) == ("acme/ml", "release", "limited")
     assert body["labels"] == [{"name": "Flow-Name", "value": "nightly"}, {"name": "a", "value": "é\ufffd"}]
-    assert body["task_key"] == "t\ufffd"
+    assert body["task_key"] == "t"
     assert body["scheduled_start"] == "2026-01-05T22:00:00.000000Z"
 
 

@@ -32,8 +32,9 @@ NAME = "example.org/test"
 SIGNER = MemorySigner(NAME)
 KEY = str(verifier_key(SIGNER))
 SIZE, SIGNED = 270, (200, 262)
-MEASURED, SPILLED, ATTACHED = 7, 8, 9
+MEASURED, SPILLED, ATTACHED, NESTED = 7, 8, 9, 10
 SERIES = hashlib.sha256(b"series").hexdigest()
+INNER = hashlib.sha256(b"inner").hexdigest()
 
 
 def _measurement() -> EntryDraft:
@@ -69,6 +70,10 @@ def _draft(number: int) -> EntryDraft:
         return draft("spilled", large="x" * 70_000)
     if number == ATTACHED:
         return replace(draft("attached", forecast={"blob": SERIES}), blobs={SERIES: b"series"})
+    if number == NESTED:
+        return replace(
+            draft("nested", large={"series": {"blob": INNER}, "text": "x" * 70_000}), blobs={INNER: b"inner"}
+        )
     return draft(f"k{number}")
 
 

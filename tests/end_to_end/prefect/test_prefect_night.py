@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from prefect import get_client
 
-from cagg.budget.tree import set_budget
 from cagg.maintenance import maintain
 from cagg.quantities import Unit
 from cagg.records import Budget, BudgetMode, Period, ReservationState
+from cagg.steps.budgets import change_budget
 from cagg_prefect import AWAITING_GREEN_WINDOW
 from cagg_prefect.host import PrefectRuns
 from cagg_prefect.testing import until
@@ -25,7 +25,7 @@ _DIRTY, _CLEAN = 400, 40
 @pytest.fixture(autouse=True)
 def _budget(stand: Any) -> None:
     with stand.components().store.transaction() as tx:
-        set_budget(
+        change_budget(
             tx,
             Budget(
                 path="acme/ml/nightly",

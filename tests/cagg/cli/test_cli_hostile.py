@@ -1,0 +1,259 @@
+"""Closed and full streams, bytes that are no text, failures before a command starts: nothing breaks, nothing is hidden."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Shell = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def shell(home: Path) -> Shell:
+    """Run a shell line in which ``$C`` is the command line under test."""
+    import cagg
+
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(cagg.__file__).parents[1]),
+        "C": f"{sys.executable} -m cagg",
+        "CAGG_ZONE": "climatology:GB",
+        "CAGG_GRID_STEERING": "climatology",
+        "CAGG_GRID_ACCOUNTING": "climatology",
+    }
+
+    def run(line: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", line], env={**environment, **more}, capture_output=True, text=True, check=False, timeout=60
+        )
+
+    return run
+
+
+# ---- streams ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("streams", [">/dev/full 2>/dev/full", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("option", ["", "--json"])
+def test_a_run_goes_on_when_nothing_can_be_said(shell: Shell, streams: str, option: str) -> None:
+    result = shell(f"$C run {option} --name job -- sh -c 'touch ran; exit 7' {streams}")
+    assert (result.returncode, result.stdout, result.stderr) == (7, "", "")
+    assert Path("ran").exists()
+    rows = json.loads(shell("$C ledger list --kind measurement --json").stdout)["entries"]
+    assert [row["outcome"] for row in rows] == ["failed"]
+
+
+def test_the_command_keeps_the_stream_that_refuses_us(shell: Shell) -> None:
+    assert shell("$C run -- sh -c 'echo out || exit 4' >/dev/full").returncode == 4
+
+
+@pytest.mark.parametrize("streams", [">&-", "2>&-", "<&-"])
+@pytest.mark.parametrize("command", ["zones", "budget show --json", "doctor", "ledger list", "--help", "nonsense"])
+def test_a_closed_stream_is_no_traceback(shell: Shell, command: str, streams: str) -> None:
+    whole = shell(f"$C {command}")
+    cut = shell(f"$C {command} {streams}")
+    assert cut.returncode == whole.returncode
+    assert "Traceback" not in cut.stderr
+
+
+@pytest.mark.parametrize("command", ["zones", "zones --json", "budget show --json"])
+def test_an_answer_that_cannot_be_written_is_none(shell: Shell, command: str) -> None:
+    result = shell(f"$C {command} >/dev/full")
+    assert result.returncode == 2
+    assert (
+        result.stderr == "cagg: the answer could not be written (No space left on device); send the output elsewhere.\n"
+    )
+
+
+@pytest.mark.parametrize("command", ["zones", "zones --json", "--help", "budget", "run --help"])
+def test_a_reader_that_leaves_at_once_changes_no_status(shell: Shell, command: str) -> None:
+    result = shell(f"$C {command} | true; exit ${{PIPESTATUS[0]}}")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_missing_stream_is_not_taken_by_a_file(shell: Shell, home: Path) -> None:
+    result = shell("$C run -- sh -c 'echo noise; echo noise >&2' >&- 2>&-")
+    assert result.returncode == 0
+    assert b"noise\n" not in (home / "cagg.db").read_bytes()
+
+
+# ---- 125 ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "options"),
+    [
+        ({"CAGG_METER_SOURCES": "bogus"}, []),
+        ({"CAGG_ZONE": "nowhere:X"}, []),
+        ({"CAGG_CONFIG": "/no/such/cagg.toml"}, []),
+        ({}, ["--nonsense"]),
+        ({}, ["--energy", "5"]),
+        ({}, ["--name", ""]),
+        ({}, ["--run-id", ""]),
+    ],
+)
+def test_every_failure_before_the_command_refuses(
+    cli: Any, said: Any, monkeypatch: pytest.MonkeyPatch, before: dict[str, str], options: Sequence[str]
+) -> None:
+    for name, value in before.items():
+        monkeypatch.setenv(name, value)
+    result = cli("run", *options, "--json", "--", "touch", "ran")
+    assert result.status == 125
+    assert set(result.json) == {"error"}
+    assert not Path("ran").exists()
+    said(result)
+
+
+def test_an_error_that_nobody_foresaw_refuses(cli: Any, said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("surprise")
+
+    monkeypatch.setattr("cagg.gating.Gate.ask", fail)
+    result = cli("run", "--", "touch", "ran")
+    assert result.status == 125
+    assert "surprise" in result.err
+    assert "please report" in result.err
+    assert not Path("ran").exists()
+    said(result)
+
+
+@pytest.mark.parametrize("kind", ["MeterUnavailable", "ZeroDivisionError"])
+def test_a_meter_that_fails_to_open_refuses(cli: Any, night: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    import builtins
+
+    import cagg.errors
+
+    error = getattr(cagg.errors, kind, None) or getattr(builtins, kind)
+
+    def fail(_: object) -> None:
+        raise error("no meter here")
+
+    monkeypatch.setattr("cagg.steps.running.GatedRun.__enter__", fail)
+    result = cli("run", "--json", "--", "touch", "ran")
+    assert result.status == 125
+    assert result.json["exit"] == 125
+    assert result.json["error"]["kind"] == kind
+    assert "was not started" in result.err
+    assert "no meter here" in result.err
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_record_that_fails_leaves_the_commands_status(
+    cli: Any, night: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the record broke")
+
+    monkeypatch.setattr("cagg.steps.running.Settler.settle", fail)
+    result = cli("run", "--", "sh", "-c", f"touch ran; exit {status}")
+    assert result.status == status
+    assert Path("ran").exists()
+    assert "the record broke" in result.err
+    assert "was not started" not in result.err
+
+
+def test_a_script_without_its_interpreter(cli: Any, said: Any, tmp_path: Path) -> None:
+    script = tmp_path / "job"
+    script.write_text("#!/no/such/interpreter -x\n", encoding="utf-8")
+    script.chmod(0o755)
+    result = cli("run", "--", str(script))
+    assert result.status == 126
+    assert "'/no/such/interpreter'" in result.err
+    said(result)
+    script.write_text("echo hello\n", encoding="utf-8")
+    result = cli("run", "--json", "--", str(script))
+    assert result.status == 126
+    assert result.json["error"]["kind"] == "CommandNotStarted"
+    assert "'#!'" in result.err
+
+
+def test_gates_inside_the_command_learn_whose_reservation_they_are_in(cli: Any, night: Path) -> None:
+    assert "CAGG_ENCLOSING_REQUEST" not in os.environ
+    told = cli("run", "--", "sh", "-c", "echo $CAGG_ENCLOSING_REQUEST").out.strip()
+    assert "CAGG_ENCLOSING_REQUEST" not in os.environ
+    (row,) = cli("ledger", "list", "--kind", "decision", "--json").json["entries"]
+    story = cli("explain", row["entry_id"], "--json").json
+    assert told == story["request"]["key"]
+    assert story["request"]["encloses_run"] is True
+
+
+def test_nothing_is_said_twice(cli: Any, home: Path, night: Path) -> None:
+    home.mkdir()
+    (home / "cagg.db").write_text("no database", encoding="utf-8")
+    lines = cli("run", "--", "true").err.splitlines()
+    plain = [line.removeprefix("cagg: ").removeprefix("note: ") for line in lines]
+    assert len(plain) == len(set(plain))
+
+
+# ---- bytes and amounts --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (r"$C run --name $'\xff' -- true", 125),
+        (r"$C run --run-id $'\xff' -- true", 125),
+        (r"$C run --budget $'a\xff' -- true", 125),
+        (r"$C run --work-item $'\xff' -- true", 125),
+        (r"$C explain $'\xff'", 2),
+        (r"$C explain --json $'\xff'", 2),
+        (r"$C budget set $'\xff' '1 kg/month'", 2),
+        (r"$C ledger list --task $'\xff'", 2),
+    ],
+)
+def test_bytes_that_are_no_text_are_refused(shell: Shell, line: str, status: int, locale: str) -> None:
+    shell("$C store migrate")
+    result = shell(line, LC_ALL=locale)
+    assert result.returncode == status
+    assert result.stderr.count("\n") == 1
+    assert "UTF-8" in result.stderr
+
+
+def test_a_command_may_hold_any_bytes(shell: Shell) -> None:
+    result = shell(r"""cp "$(command -v true)" $'./t\xff' && $C run -- $'./t\xff' $'\xfe'""")
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(shell("$C ledger list --kind decision --json").stdout)["entries"]
+    assert [row["task"] for row in rows] == ["t\ufffd"]
+
+
+def test_a_negative_amount_is_named(cli: Any, said: Any) -> None:
+    result = cli("budget", "set", "a", "-5kg/month")
+    assert result.status == 2
+    assert "'-5kg/month' is negative" in result.err
+    said(result)
+
+
+@pytest.mark.parametrize("every", ["1ms", "0s", "999ms"])
+def test_passes_keep_a_distance(cli: Any, said: Any, every: str) -> None:
+    result = cli("maintain", "--every", every)
+    assert result.status == 2
+    assert "1s" in result.err or "positive" in result.err
+    said(result)
+
+
+def test_a_plan_on_a_store_that_cannot_be_written(cli: Any, said: Any, night: Path, monkeypatch: Any) -> None:
+    from contextlib import contextmanager
+
+    from cagg.errors import StoreUnavailable
+
+    cli("store", "migrate")
+
+    @contextmanager
+    def refuse(_: object) -> Any:
+        raise StoreUnavailable("the store is read-only; make it writable.")
+        yield
+
+    monkeypatch.setattr("cagg.store.sqlite.SqliteStore.transaction", refuse)
+    result = cli("plan", "--json")
+    assert result.status == 2
+    assert result.json["error"]["kind"] == "StoreUnavailable"
+    said(result)
