@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from cagg.budget import reservations
 from cagg.composition import Components
 from cagg.errors import CaggError, ConfigurationError, IntensityUnavailable, SigningRefused
-from cagg.ledger.checkpoint import FileSigner, sign_checkpoint
+from cagg.ledger.checkpoint import sign_checkpoint, signer_for
 from cagg.ledger.entry import read_body
 from cagg.ledger.sequencer import sequence
 from cagg.ports import HostRuns, RunState
@@ -156,10 +156,9 @@ def _sign(components: Components, problems: list[str]) -> int | None:
     """Sign a checkpoint with the key in ``home/keys``, made at the first pass."""
     try:
         with components.store.snapshot() as tx:
-            origin, size = tx.origin(), tx.tree_size()
-        if size == 0:
-            return None
-        signer = FileSigner.load_or_create(components.settings.home / "keys", origin)
+            if tx.tree_size() == 0:
+                return None
+            signer = signer_for(tx, components.settings.home / "keys")
         with components.store.transaction() as tx:
             return sign_checkpoint(tx, signer).size
     except (SigningRefused, ConfigurationError) as error:

@@ -31,19 +31,19 @@ def side_table_problems(tx: Transaction) -> list[str]:
     """Return one sentence for every contradiction, in one snapshot; empty when the tables agree."""
     from cagg.budget.reservations import audit
 
-    try:
-        return [*_against_the_ledger(tx), *audit(tx)]
-    except (CaggError, ValueError, TypeError) as error:
-        # the tables were edited to values that nothing of ours writes, for example an unknown unit
-        return [f"the budget tables cannot be read ({error}); restore them from a backup."]
+    found: list[str] = []
+    for check in (_limits, _allotments, audit):
+        try:
+            found.extend(check(tx))
+        except (CaggError, ValueError, TypeError) as error:
+            # the tables were edited to values that nothing of ours writes, for example an unknown unit
+            found.append(f"the budget tables cannot be read: {str(error).rstrip('.')}.")
+    return list(dict.fromkeys(found))
 
 
-def _against_the_ledger(tx: Transaction) -> Iterator[str]:
-    newest: dict[_Rule, Mapping[str, Any]] = {}
-    limits: dict[_Rule, set[str]] = defaultdict(set)
-    for rule, body in _recorded(tx):
-        newest[rule] = body
-        limits[rule].add(str(body.get("limit")))
+def _limits(tx: Transaction) -> Iterator[str]:
+    """Compare each budget in force with the newest entry that set it."""
+    newest = dict(_recorded(tx))
     stored = {_rule_of(budget): budget for budget in tx.budgets()}
     for rule in sorted(stored.keys() | newest.keys()):
         name = f"budget {rule[0]} ({rule[1]} per {rule[2]})"
@@ -53,12 +53,17 @@ def _against_the_ledger(tx: Transaction) -> Iterator[str]:
             yield f"{name} was set by the ledger, and is missing from the table."
         else:
             yield from _differences(name, stored[rule], newest[rule])
+
+
+def _allotments(tx: Transaction) -> Iterator[str]:
+    """Compare what each period grants with the limit in force, and for periods that are over with any there was."""
+    limits: dict[_Rule, list[str]] = defaultdict(list)
+    for rule, body in _recorded(tx):
+        limits[rule].append(str(body.get("limit")))
     now = tx.now()
     for one in tx.allotments():
-        rule = _rule_of(one.budget)
-        if rule in newest and rule in stored:
-            granted = {str(newest[rule].get("limit"))} if one.window.end > now else limits[rule]
-            yield from _granted(one, granted)
+        recorded = limits[_rule_of(one.budget)]
+        yield from _granted(one, set(recorded[-1:] if one.window.end > now else recorded))
 
 
 def _recorded(tx: Transaction) -> Iterator[tuple[_Rule, Mapping[str, Any]]]:
@@ -91,7 +96,7 @@ def _differences(name: str, budget: Budget, body: Mapping[str, Any]) -> Iterator
 def _granted(one: Allotment, granted: set[str]) -> Iterator[str]:
     rule = one.budget
     name = f"allotment {one.allotment_id} ({rule.path}, {rule.unit} per {rule.period}, {one.window})"
-    if str(one.limit) not in granted:
+    if granted and str(one.limit) not in granted:
         yield f"{name} grants {one.limit}, and the ledger's entries grant {' or '.join(sorted(granted))}."
     if one.extra != 0:
         yield f"{name} grants {one.extra} on top, and no entry of the ledger does."

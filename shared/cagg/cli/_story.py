@@ -94,7 +94,7 @@ def tell_decision(to: Console, body: Mapping[str, Any], zone_name: str | None) -
             ("estimate", _estimate(body["estimate"])),
             ("planning price", _planning(body)),
             ("forecast", _forecast(body["forecast"], body.get("asked_at"), zone_name)),
-            ("fallback", "; ".join(body["forecast"].get("steps", []))),
+            ("grid notes", "; ".join(body["forecast"].get("steps", []))),
         ],
     )
     for row in body.get("budgets", []):

