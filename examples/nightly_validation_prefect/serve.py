@@ -1,4 +1,7 @@
-"""Keep the nightly flow scheduled at 22:00; a deferred run ends its process and starts again in its window."""
+"""Keep the nightly flow scheduled at 22:00; a deferred run ends its process and starts again in its window.
+
+Runs until it is stopped.
+"""
 
 from __future__ import annotations
 

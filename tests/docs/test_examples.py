@@ -54,7 +54,7 @@ def test_scripts_run(script: Path, tmp_path: Path, newcomer: dict[str, str]) -> 
     done = subprocess.run(
         [sys.executable, script.name],
         cwd=folder,
-        env=newcomer,
+        env={**newcomer, "CAGG_MODE": "observe"},  # gated, but neither held back for hours nor refused a budget
         capture_output=True,
         text=True,
         timeout=240,
