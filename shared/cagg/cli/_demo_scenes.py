@@ -256,7 +256,7 @@ def tell_next(to: Console, folder: Path) -> None:
     line(to, "Where to look next", style="bold")
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     if shutil.which("cagg") is None:  # started by its path, as `make demo` does
-        to.print(f"  export PATH=\"{Path(sys.executable).parent}:$PATH\"", soft_wrap=True)
+        to.print(f'  export PATH="{Path(sys.executable).parent}:$PATH"', soft_wrap=True)
     to.print(f"  cd {shown}", soft_wrap=True)
     for command, text in (
         ("cagg explain latest", "why it was decided so; --recompute decides again"),

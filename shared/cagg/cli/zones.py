@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from cagg.composition import Components
     from cagg.grid.zones import ZoneEntry
 
 __all__ = ["matching_zones", "zones"]
@@ -29,20 +28,10 @@ def zones(
     from cagg.cli._context import components
 
     parts = components()
-    known = [*matching_zones(search), *(item for item in _trace_zones(parts) if _matches(item, search))]
+    known = [*matching_zones(search), *(item for item in parts.grid.trace_zones() if _matches(item, search))]
     found = [item for item in known if provider is None or item.zone.provider == provider]
     document = {"zones": [_zone_json(item) for item in found]}
     return answer(document, lambda to: _print(to, found, search), json=json, status=0 if found else 1)
-
-
-def _trace_zones(parts: Components) -> Sequence[ZoneEntry]:
-    """Return the zone of the trace file in the settings; none without one."""
-    from cagg.grid.providers.trace import TraceProvider
-
-    settings = parts.settings
-    if settings.trace_file is None:
-        return ()
-    return TraceProvider.from_file(settings.trace_file, clock=parts.clock, name=settings.trace_name).zones()
 
 
 def matching_zones(search: str | None) -> list[ZoneEntry]:

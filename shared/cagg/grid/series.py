@@ -13,7 +13,7 @@ from datetime import timedelta
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
-from cagg.errors import IntensityUnavailable, InvalidInput
+from cagg.errors import InvalidInput
 from cagg.grid.codec import decode_series, encode_series, series_digest
 from cagg.intensity import IntensityPoint, IntensitySeries
 from cagg.quantities import CarbonIntensity, Energy
@@ -36,8 +36,6 @@ __all__ = [
     "maximum",
     "mean_over",
     "merge",
-    "percentile",
-    "require_mean",
     "series_digest",
     "slice_energy",
     "to_arrays",
@@ -114,18 +112,6 @@ def mean_over(series: IntensitySeries, window: Window) -> Mean:
     return Mean(intensity=mean, covered=covered * _MICROSECOND, window=window)
 
 
-def require_mean(series: IntensitySeries, window: Window) -> CarbonIntensity:
-    """Return the mean over a window that must be known in full; raises IntensityUnavailable otherwise."""
-    mean = mean_over(series, window)
-    if mean.intensity is None:
-        hole = gaps(series, window)[0]
-        raise IntensityUnavailable(
-            f"{series.source} covers {float(mean.coverage):.1%} of {window} in {series.zone}, nothing is known from "
-            f"{hole.start:%Y-%m-%d %H:%M:%S}Z on; choose a shorter window or another source."
-        )
-    return mean.intensity
-
-
 def gaps(series: IntensitySeries, window: Window) -> tuple[Window, ...]:
     """Return the parts of the window of which the series says nothing, in order; empty when all is known."""
     found: list[Window] = []
@@ -151,28 +137,6 @@ def maximum(series: IntensitySeries, window: Window) -> CarbonIntensity | None:
     """Return the highest intensity known in the window; None when none is."""
     highest = max((milligrams for milligrams, _ in _known_parts(series, window)), default=None)
     return None if highest is None else CarbonIntensity(milligrams_per_kwh=highest)
-
-
-def percentile(series: IntensitySeries, window: Window, *, percent: int) -> CarbonIntensity | None:
-    """Return the time-weighted percentile of what is known in the window; None when nothing is.
-
-    It is the lowest intensity at or under which at least ``percent`` % of the known time lies (the inverted
-    distribution function, definition 1 of Hyndman & Fan, "Sample Quantiles in Statistical Packages", 1996), hence
-    always a value of the series. Raises InvalidInput unless percent lies between 0 and 100.
-    """
-    if not 0 <= percent <= 100:
-        raise InvalidInput(f"a percentile must lie between 0 and 100, got {percent}.")
-    parts = sorted(_known_parts(series, window))
-    total = sum(micros for _, micros in parts)
-    below = 0
-    for milligrams, micros in parts:
-        below += micros
-        if below * 100 >= percent * total:
-            return CarbonIntensity(milligrams_per_kwh=milligrams)
-    return None
-
-
-# ---- cutting and joining ------------------------------------------------------------------------------------------
 
 
 def clip(series: IntensitySeries, window: Window) -> IntensitySeries:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cagg.errors import IntensityUnavailable, InvalidInput
+from cagg.errors import InvalidInput
 from cagg.grid.series import (
     clip,
     coverage,
@@ -21,8 +21,6 @@ from cagg.grid.series import (
     maximum,
     mean_over,
     merge,
-    percentile,
-    require_mean,
     series_digest,
     slice_energy,
     to_arrays,
@@ -101,9 +99,7 @@ def test_a_gap_is_never_interpolated_over() -> None:
     assert mean.coverage == Fraction(2, 3)
     assert mean.covered == timedelta(minutes=60)
     assert gaps(series, window(0, 90)) == (window(30, 60),)
-    with pytest.raises(IntensityUnavailable, match=r"66\.7%.*00:30:00Z"):
-        require_mean(series, window(0, 90))
-    assert milligrams(require_mean(series, window(60, 90))) == 300_000
+    assert milligrams(mean_over(series, window(60, 90)).intensity) == 300_000
 
 
 def test_a_window_past_the_end_is_not_covered() -> None:
@@ -131,18 +127,6 @@ def test_mean_equals_the_sum_over_single_minutes(series, first, length) -> None:
     hole = sum((gap.duration for gap in gaps(series, asked)), timedelta(0))
     assert hole + mean.covered == asked.duration
     assert milligrams(maximum(series, asked)) == max(known, default=None)
-
-
-def test_percentiles_are_values_of_the_series_weighted_by_time() -> None:
-    series = irregular((0, 95, 100), (95, 100, 900))
-    whole = window(0, 100)
-    assert milligrams(percentile(series, whole, percent=95)) == 100_000
-    assert milligrams(percentile(series, whole, percent=96)) == 900_000
-    assert milligrams(percentile(series, whole, percent=0)) == 100_000
-    assert milligrams(percentile(series, whole, percent=100)) == 900_000
-    assert percentile(series, window(200, 300), percent=50) is None
-    with pytest.raises(InvalidInput, match="between 0 and 100"):
-        percentile(series, whole, percent=101)
 
 
 # ---- cutting and joining ------------------------------------------------------------------------------------------
