@@ -114,7 +114,7 @@ def start(home: Path) -> Start:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=_as_in_a_terminal,
+            preexec_fn=_as_in_a_terminal,  # noqa: PLW1509 - it only sets signal dispositions
         )
 
     return begin
