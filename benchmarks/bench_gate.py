@@ -17,7 +17,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from _harness import benchmark, percentile, record, times
+from _harness import benchmark, paired, percentile, record
 
 from cagg.gating import Gate
 from cagg.quantities import Unit
@@ -26,7 +26,7 @@ from cagg.request import GateOptions, HostProfile, Request, RequestIdentity
 from cagg.settings import load_settings
 from cagg.steps.budgets import change_budget
 
-_OPTIONS = GateOptions(zone="trace:GB", duration="1m", energy="1 Wh", finish_by="23:59", budget="acme/ml/nightly")
+_OPTIONS = GateOptions(zone="trace:GB", duration="1m", energy="1 Wh", max_wait="2h", budget="acme/ml/nightly")
 
 
 def _home(folder: Path) -> dict[str, str]:
@@ -90,8 +90,8 @@ def warm() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         gate, raw = _open(folder), _raw(folder)
-        ours = times(lambda: _cycle(gate), rounds=300, warm_up=20)
-        peer = times(lambda: _raw_cycle(raw), rounds=300, warm_up=20)
+        pairs = paired(lambda: _cycle(gate), lambda: _raw_cycle(raw), rounds=150, warm_up=20)
+        ours, peer = pairs.ours_seconds, pairs.peer_seconds
         peer_name = "2 raw inserts, FULL"
         record(
             benchmark="gate warm",
@@ -117,8 +117,7 @@ def warm() -> None:
 
 _FRESH = """
 import cagg
-from cagg.steps.budgets import change_budget
-with cagg.gate("bench", zone="trace:GB", duration="1m", energy="1 Wh", finish_by="23:59", budget="acme/ml/nightly"):
+with cagg.gate("bench", zone="trace:GB", duration="1m", energy="1 Wh", max_wait="2h", budget="acme/ml/nightly"):
     pass
 import json, sys
 print(json.dumps("alembic" in sys.modules))
@@ -141,8 +140,13 @@ def fresh() -> None:
         _cycle(gate)
         environ = _home(folder)
         seen: list[bool] = []
-        ours = times(lambda: seen.append(json.loads(_spawn(_FRESH, environ))), rounds=15, warm_up=2)
-        bare = times(lambda: _spawn("import sqlalchemy, numpy", environ), rounds=15, warm_up=2)
+        pairs = paired(
+            lambda: seen.append(json.loads(_spawn(_FRESH, environ))),
+            lambda: _spawn("import sqlalchemy, numpy", environ),
+            rounds=10,
+            warm_up=2,
+        )
+        ours, bare = pairs.ours_seconds, pairs.peer_seconds
         if any(seen):
             raise RuntimeError("alembic was imported on the path of a gate")
         record(

@@ -32,7 +32,7 @@ def report(decision: Decision, summary: RunSummary, *, artifact: bool) -> None:
             key=key, markdown=markdown(decision, summary), description="Energy and carbon of this run"
         )
         made.create(_sync=True)  # type: ignore[call-arg]  # create() is dual; _sync picks the blocking half
-    except (httpx.HTTPError, PrefectException, OSError) as problem:
+    except (httpx.HTTPError, PrefectException, OSError, RuntimeError, ValueError) as problem:
         run_logger().warning("carbon gate: the artifact could not be stored: %s", problem)
 
 

@@ -132,6 +132,8 @@ def ask(request: Request, root: RootRun | None) -> Admission:
             gate.release(decision.request.identity)  # the run ends here; nothing will continue it
     level = run_logger().info if quiet else run_logger().warning
     level("carbon gate: %s: %s", type(verdict).__name__.lower(), verdict.message)
+    for note in decision.notes:
+        run_logger().info("carbon gate: %s", note)
     return Admission(gate=gate, decision=decision)
 
 

@@ -197,7 +197,7 @@ class _Countdown:
         self._next_log = timedelta.max
 
     def begin(self, verdict: Defer, left: timedelta) -> None:
-        self._logger.info("carbon gate: %s Waiting here for %s.", verdict.message, format_duration(left))
+        self._logger.info("carbon gate: defer: %s Waiting here for %s.", verdict.message, format_duration(left))
         self._next_log = left - _LOG_EVERY
 
     def tick(self, verdict: Defer, left: timedelta) -> None:

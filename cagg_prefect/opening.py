@@ -48,20 +48,23 @@ def open_gate() -> Gate:
 
 
 def host_settings() -> Mapping[str, Any]:
-    """Return the settings in the Prefect Variable ``cagg``; empty when there is none or the API cannot be asked.
+    """Return the settings in the Prefect Variable ``cagg``; empty when there is none.
 
     Without an API address nothing is asked, because that would start a temporary server.
 
     Raises:
-        ConfigurationError: the variable is no JSON object.
+        ConfigurationError: the variable is no JSON object, or the API cannot be asked.
     """
     if api_address() is None:
         return {}
     try:
         with sync_client() as client:
             variable = client.read_variable_by_name(VARIABLE)
-    except (httpx.HTTPError, PrefectException, OSError):
-        return {}
+    except (httpx.HTTPError, PrefectException, OSError) as problem:
+        raise ConfigurationError(
+            f"the Prefect API at {api_address()} could not be asked for the Variable {VARIABLE!r} ({problem}), so the "
+            "gate does not know which store and budgets hold; start the server or correct PREFECT_API_URL."
+        ) from problem
     if variable is None:
         return {}
     value = variable.value

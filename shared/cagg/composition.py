@@ -25,9 +25,9 @@ from cagg.store.engine import open_store
 from cagg.windows import Window
 
 if TYPE_CHECKING:
-    from cagg.energy.meter import Meter
+    from cagg.energy.meter import Meter, MeterSettings
 
-__all__ = ["Components", "Grid", "code_version", "compose"]
+__all__ = ["Components", "Grid", "code_version", "compose", "meter_settings"]
 
 logger = logging.getLogger("cagg")
 
@@ -139,18 +139,25 @@ class Components:
         return self.meter_factory()
 
 
-def _shared_meter(settings: Settings, clock: Clock) -> Meter:
-    from cagg.energy.meter import Meter, MeterSettings
+def meter_settings(settings: Settings) -> MeterSettings:
+    """Return the meter's part of the settings."""
+    from cagg.energy.meter import MeterSettings
 
-    return Meter.shared(
-        MeterSettings(
-            sources=settings.meter_sources,
-            idle_policy=settings.idle_policy,
-            cross_check=settings.cross_check,
-            codecarbon_country=settings.codecarbon_country,
-        ),
-        clock,
+    idle = {} if settings.idle_power is None else {"cpu": settings.idle_power.milliwatts}
+    return MeterSettings(
+        sources=settings.meter_sources,
+        idle_policy=settings.idle_policy,
+        idle_milliwatts=idle,
+        cross_check=settings.cross_check,
+        codecarbon_country=settings.codecarbon_country,
+        strict=settings.strict_metering,
     )
+
+
+def _shared_meter(settings: Settings, clock: Clock) -> Meter:
+    from cagg.energy.meter import Meter
+
+    return Meter.shared(meter_settings(settings), clock)
 
 
 def compose(

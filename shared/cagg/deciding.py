@@ -21,10 +21,10 @@ from cagg.records import BudgetMode, Headroom
 from cagg.request import Purpose
 from cagg.schedule.contiguous import Plan, plan_contiguous
 from cagg.settings import Mode
-from cagg.verdict import Admit, Defer, Deny, Reason, Verdict
+from cagg.verdict import Admit, Defer, Deny, Reason, Review, Verdict
 from cagg.windows import Window, format_duration, from_epoch_ms
 
-__all__ = ["PLANNER_VERSION", "Proposal", "Question", "conclude", "propose"]
+__all__ = ["PLANNER_VERSION", "Proposal", "Question", "conclude", "propose", "without_reviewer"]
 
 PLANNER_VERSION = "contiguous/1"
 """Changes whenever the same inputs could give another verdict; old versions stay recomputable."""
@@ -86,6 +86,7 @@ class Proposal:
         now_micrograms, then_micrograms: expected carbon now and at the planned start; None when unknown.
         now_intensity, then_intensity: mean intensity over the expected duration, mg/kWh; None when unknown.
         plan: the schedule's own figures; None when nothing was planned.
+        by: what the comparison rests on: forecast, climatology, measured …
     """
 
     reason: Reason
@@ -95,6 +96,7 @@ class Proposal:
     now_intensity: int | None = None
     then_intensity: int | None = None
     plan: Plan | None = None
+    by: str = "forecast"
 
     @property
     def difference_micrograms(self) -> int:
@@ -149,6 +151,7 @@ def propose(question: Question, series: IntensitySeries | None) -> Proposal:
         now_intensity=now_mean,
         then_intensity=_mean(cost, question.expected_duration_ms),
         plan=plan,
+        by=str(series.kind),
     )
 
 
@@ -216,6 +219,15 @@ def _mean(cost: int | None, duration_ms: int) -> int | None:
 # ---- the verdict --------------------------------------------------------------------------------------------------
 
 
+def without_reviewer(verdict: Verdict) -> Verdict:
+    """Return the verdict as it stands where nobody can be asked: Review denies."""
+    if not isinstance(verdict, Review):
+        return verdict
+    return Deny(
+        reason=Reason.NO_REVIEWER, message=f"{verdict.message} No reviewer is configured, so it is not admitted."
+    )
+
+
 def conclude(
     question: Question, proposal: Proposal, at_plan: Sequence[Headroom], at_now: Sequence[Headroom]
 ) -> Verdict:
@@ -278,7 +290,7 @@ def _comparison(proposal: Proposal) -> str:
     now = CarbonIntensity(milligrams_per_kwh=proposal.now_intensity)
     then = CarbonIntensity(milligrams_per_kwh=proposal.then_intensity)
     share = 100 * (now.milligrams_per_kwh - then.milligrams_per_kwh) / max(1, now.milligrams_per_kwh)
-    return f"{then} then against {now} now, {share:.0f} % less carbon by the forecast."
+    return f"{then} then against {now} if it started now, {share:.0f} % less carbon by the {proposal.by}."
 
 
 def _observe(question: Question, proposal: Proposal, headrooms: Sequence[Headroom]) -> Admit:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from cagg.budget.estimates import Estimate
-from cagg.deciding import PLANNER_VERSION, Proposal, Question, conclude, propose
+from cagg.deciding import PLANNER_VERSION, Proposal, Question, conclude, propose, without_reviewer
 from cagg.errors import InvalidInput, LedgerDamaged
 from cagg.grid.chain import GridAnswer
 from cagg.grid.codec import decode_series, encode_series, series_digest
@@ -279,5 +279,5 @@ def recompute(body: Mapping[str, Any], series_data: bytes | None) -> Recomputed:
     question = _question(body["question"])
     proposal = propose(question, series)
     at_plan, at_now = _headrooms(body["budgets"]), _headrooms(body["budgets_now"])
-    verdict = conclude(question, proposal, at_plan, at_now)
+    verdict = without_reviewer(conclude(question, proposal, at_plan, at_now))
     return Recomputed(stored=body["verdict"], again=verdict_body(verdict), planner=PLANNER_VERSION)

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -101,10 +101,6 @@ class Gate:
         identity = decision.request.identity
         self._pending.pop(replace(identity, incarnation=0).key, None)
         return GatedRun(self.components, decision)
-
-    def deferrals(self, identity: RequestIdentity) -> int:
-        """Return how many asks of this series (all attempts) ended in Defer; 0 when the store cannot say."""
-        return self._recorder.deferrals(identity)
 
     def release(self, identity: RequestIdentity) -> bool:
         """Give back a waiting reservation; False when there is none."""
@@ -216,7 +212,7 @@ def gate(
         host=HostProfile(name="local"),
         encloses_run=run_id is not None,
     )
-    return _LocalGate(_Local(request=request, wait=wait, on_tick=on_tick or _announce), opened)
+    return _LocalGate(_Local(request=request, wait=wait, on_tick=on_tick or _Announcement()), opened)
 
 
 def _caller() -> str:
@@ -229,10 +225,13 @@ def _caller() -> str:
     return module if function.startswith("<") else f"{module}.{function}"
 
 
-_announced: set[datetime] = set()
+class _Announcement:
+    """One log line per deferral."""
 
+    def __init__(self) -> None:
+        self._said: Defer | None = None
 
-def _announce(verdict: Defer, left: timedelta) -> None:
-    if verdict.until not in _announced:
-        _announced.add(verdict.until)
-        logger.warning("cagg: %s (%s left)", verdict.message, format_duration(left))
+    def __call__(self, verdict: Defer, left: timedelta) -> None:
+        if verdict is not self._said:
+            self._said = verdict
+            logger.warning("cagg: %s (%s left)", verdict.message, format_duration(left))

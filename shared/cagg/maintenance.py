@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 
 from cagg.budget import reservations
 from cagg.composition import Components
-from cagg.errors import CaggError, ConfigurationError, IntensityUnavailable, SigningRefused
+from cagg.errors import CaggError, ConfigurationError, SigningRefused
+from cagg.grid.chain import GridQuality
 from cagg.ledger.checkpoint import sign_checkpoint, signer_for
 from cagg.ledger.entry import read_body
 from cagg.ledger.sequencer import sequence
@@ -54,14 +56,19 @@ class MaintenanceReport:
     problems: tuple[str, ...]
 
 
-def load_hosts() -> Mapping[str, HostRuns]:
-    """Return the engines whose adapters are installed, by name; an adapter that cannot load is left out and logged."""
+def load_hosts(problems: list[str] | None = None) -> Mapping[str, HostRuns]:
+    """Return the engines whose adapters are installed, by name.
+
+    Args:
+        problems: gets a sentence for each engine that is installed and whose adapter does not load; None = not wanted.
+    """
     hosts: dict[str, HostRuns] = {}
     for point in entry_points(group="cagg.hosts"):
         try:
             hosts[point.name] = point.load()()
         except (ImportError, AttributeError) as error:
-            logger.info("cagg: host %s is not available: %s", point.name, error)
+            if find_spec(point.name) is not None and problems is not None:
+                problems.append(f"{point.name} is installed and its adapter does not load ({error}); reinstall cagg.")
     return hosts
 
 
@@ -81,7 +88,7 @@ def maintain(components: Components, *, hosts: Mapping[str, HostRuns] | None = N
     with components.store.transaction() as tx:
         expired = len(book_expired(tx, now=tx.now(), limit=1_000, pue_ppm=components.settings.pue_ppm))
         sequenced = sequence(tx, 10_000)
-    reconciled = _reconcile(components, load_hosts() if hosts is None else hosts)
+    reconciled = _reconcile(components, load_hosts(problems) if hosts is None else hosts)
     fetched = _fetch(components, problems)
     return MaintenanceReport(
         replayed=spooled.replayed,
@@ -141,10 +148,11 @@ def _fetch_zone(components: Components, zone_name: str, problems: list[str]) -> 
                 for row in tx.forecasts(provider, zone, now - timedelta(hours=24))
             ]
         answer = components.grid.forecast(zone_name, Window(start=now, end=now + _FORECAST_REACH), cached)
-    except (IntensityUnavailable, CaggError) as error:
+    except CaggError as error:
         problems.append(str(error))
         return 0
-    problems.extend(answer.steps if answer.fetched is None and answer.series is None else ())
+    live = answer.quality in (GridQuality.LIVE, GridQuality.CACHED) or not components.grid.cache_keys(zone_name)
+    problems.extend(() if live else answer.steps)  # a cache that never fills must not look healthy
     with components.store.transaction() as tx:
         if answer.fetched is not None:
             tx.put_forecast(answer.fetched)

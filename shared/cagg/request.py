@@ -194,6 +194,11 @@ class GateOptions:
                     f"finish_by must be a time of day or an instant with an offset, got {self.finish_by!r}."
                 )
             if not (isinstance(self.finish_by, str) and parse_time_of_day(self.finish_by) is not None):
+                if isinstance(self.finish_by, str) and "T" not in self.finish_by.upper() and "-" not in self.finish_by:
+                    raise InvalidInput(
+                        f"finish_by {self.finish_by!r} is not a date and time, nor a time of day; write '06:00' or "
+                        "2026-11-23T06:00:00+00:00."
+                    )
                 object.__setattr__(self, "finish_by", parse_instant(self.finish_by, "finish_by"))
 
     def over(self, weaker: GateOptions) -> GateOptions:

@@ -89,6 +89,13 @@ def _quantity(parse: Callable[[str], _Q], example: str, *, zero: bool = True) ->
     return read
 
 
+def _boolean(value: object) -> bool:
+    known = {"true": True, "1": True, "false": False, "0": False}
+    if str(value).lower() not in known:
+        raise InvalidInput(f"must be true or false, got {value!r}.")
+    return known[str(value).lower()]
+
+
 def _one_of(*names: str) -> Callable[[object], str]:
     def parse(value: object) -> str:
         if value not in names:
@@ -194,7 +201,10 @@ class Settings:
         default_duration, default_power: what an unknown task is taken for (cold start).
         on_store_down: what work under a budget does then.
         meter_sources: energy sources, ``auto`` or names; idle_policy, cross_check, codecarbon_country: see the meter.
+        idle_power: measured idle power of the processors; None = calibrated, else modelled.
+        strict_metering: a run whose energy cannot be measured fails instead of recording null with the reason.
         defaults: gate options where the caller says nothing.
+        config_file: the ``cagg.toml`` that was read; None when none was found.
         origins: for each field, where its value came from.
     """
 
@@ -218,6 +228,8 @@ class Settings:
     meter_sources: tuple[str, ...] = _item("meter.sources", _meter_sources, ("auto",))
     idle_policy: IdlePolicy = _item("meter.idle_policy", _choice(IdlePolicy), IdlePolicy.RESERVED)
     cross_check: str | None = _item("meter.cross_check", _one_of("codecarbon"), None)
+    idle_power: Power | None = _item("meter.idle_power", _quantity(Power.parse, "45 W"), None)
+    strict_metering: bool = _item("meter.strict", _boolean, default=False)
     codecarbon_country: str | None = _item("meter.codecarbon_country", _text, None)
     materiality: Energy = _item("policy.materiality", _quantity(Energy.parse, "5 Wh"), Energy(millijoules=18_000_000))
     max_deferrals: int = _item("policy.max_deferrals", _whole(0), 6)
@@ -229,6 +241,7 @@ class Settings:
     lease: timedelta = _item("reservation.lease", _duration, timedelta(minutes=5))
     beat: timedelta = _item("reservation.beat", _duration, timedelta(seconds=60))
     defaults: GateOptions = field(default_factory=GateOptions)
+    config_file: Path | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -296,7 +309,7 @@ def load_settings(
                 raise ConfigurationError(_unknown(key, origin))
             values[item.name] = _parsed(item.metadata["parse"], value, key, origin, folder)
             origins[item.name] = f"{origin} ({_environment_name(key)})" if origin == "environment" else origin
-    settings = Settings(**values, defaults=options, origins=origins)
+    settings = Settings(**values, defaults=options, config_file=path, origins=origins)
     if settings.lease < 2 * settings.beat:
         raise ConfigurationError(
             f"reservation.lease ({settings.lease}, {origins['lease']}) must be at least twice reservation.beat "

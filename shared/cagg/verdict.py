@@ -116,6 +116,7 @@ class Decision:
         lease_epoch: fencing token of the running reservation; None unless admitted with one.
         outer_key: request key of the enclosing gate whose reservation pays; None for an outermost gate.
         metered: False only under mode off.
+        notes: what a person should know beside the verdict, for example which source stood in for which.
     """
 
     verdict: Verdict
@@ -126,3 +127,4 @@ class Decision:
     lease_epoch: int | None = None
     outer_key: str | None = None
     metered: bool = True
+    notes: tuple[str, ...] = ()

@@ -9,13 +9,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from cagg.cli._app import run_app
-
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status; None = the process's own arguments."""
+    if sys.platform == "win32":
+        sys.stderr.write("cagg: Windows is not supported; use Linux, for example in WSL, or macOS.\n")
+        return 2
+    from cagg.cli._app import run_app
+
     return run_app(sys.argv[1:] if arguments is None else list(arguments))
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from enum import StrEnum
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cagg.cli._context import cached_forecasts, store_file, store_is_new
-from cagg.errors import CaggError, StoreUnavailable
+from cagg.errors import CaggError
 from cagg.records import ReservationState
 from cagg.settings import Mode, Settings
 from cagg.windows import Window, format_duration
@@ -73,6 +74,7 @@ def _problem(topic: str, text: str, remedy: str = "") -> Finding:
 
 def examine(parts: Components, *, online: bool) -> Iterator[Finding]:
     """Ask everything; uses the network only when ``online`` is said."""
+    yield _config(parts.settings)
     yield from _mode(parts.settings)
     yield from _home(parts)
     yield from _store(parts)
@@ -82,11 +84,21 @@ def examine(parts: Components, *, online: bool) -> Iterator[Finding]:
     yield from _hosts()
 
 
+def _config(settings: Settings) -> Finding:
+    if settings.config_file is None:
+        return _note(
+            "config",
+            f"no cagg.toml was found from {Path.cwd()} upwards, nor in {settings.home}",
+            "start cagg in the project's folder, set CAGG_CONFIG, or run `cagg init`",
+        )
+    return _ok("config", f"read from {settings.config_file}")
+
+
 def settings_rows(settings: Settings) -> list[Mapping[str, str]]:
     """Return every setting with its value and where it came from."""
     rows: list[Mapping[str, str]] = []
     for item in fields(Settings):
-        if item.name in {"origins", "defaults"}:
+        if item.name in {"origins", "defaults", "config_file"}:
             continue
         value = getattr(settings, item.name)
         text = "" if value is None else ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
@@ -171,7 +183,8 @@ def _signing(parts: Components, tx: Transaction, size: int) -> Iterator[Finding]
         return
     if size <= signed and last is not None:
         ago = format_duration(parts.clock.now() - last.created_at)
-        yield _ok("ledger", f"all {size} entries are under a checkpoint signed by the trusted key, {ago} old")
+        text = f"all {size} entries are under a checkpoint signed by the trusted key, {ago} old"
+        yield _ok("ledger", f"{text}; whether they were edited since, `cagg ledger verify` tells")
         return
     oldest = next(iter(tx.entries(start=signed, limit=1)), None)
     age = timedelta(0) if oldest is None else parts.clock.now() - oldest.recorded_at
@@ -214,8 +227,13 @@ def _overdue(tx: Transaction) -> Iterator[Finding]:
         if item.state is ReservationState.RUNNING and item.lease_until is not None and item.lease_until < now
     ]
     waiting = [item for item in tx.reservations(open_only=True) if item.state is ReservationState.WAITING]
-    if waiting:
-        yield _ok("budget", f"{len(waiting)} requests wait for their window")
+    lapsed = [item for item in waiting if (item.deadline or item.planned_start) + _LONGEST_OVERDUE < now]
+    if lapsed:
+        yield _problem(
+            "budget", f"{len(lapsed)} requests wait past their deadline and hold their budgets", "run `cagg maintain`"
+        )
+    if len(waiting) > len(lapsed):
+        yield _ok("budget", f"{len(waiting) - len(lapsed)} requests wait for their window")
     if not running:
         return
     oldest = now - min(item.lease_until for item in running if item.lease_until is not None)
@@ -242,19 +260,11 @@ def _spool(parts: Components) -> Iterator[Finding]:
 
 
 def _meter(parts: Components) -> Iterator[Finding]:
-    from cagg.energy.meter import MeterSettings, probe
+    from cagg.composition import meter_settings
+    from cagg.energy.meter import probe
 
-    settings = parts.settings
     try:
-        found = probe(
-            MeterSettings(
-                sources=settings.meter_sources,
-                idle_policy=settings.idle_policy,
-                cross_check=settings.cross_check,
-                codecarbon_country=settings.codecarbon_country,
-            ),
-            parts.clock,
-        )
+        found = probe(meter_settings(parts.settings), parts.clock)
     except CaggError as error:
         yield _problem("meter", str(error))
         return
@@ -300,13 +310,14 @@ def _hosts() -> Iterator[Finding]:
     from cagg.maintenance import load_hosts
 
     names = {point.name for point in entry_points(group="cagg.hosts")}
-    loaded: Mapping[str, Any] = load_hosts()
+    broken: list[str] = []
+    loaded: Mapping[str, Any] = load_hosts(broken)
     for name, host in loaded.items():
-        try:
-            facts = ", ".join(f"{key} {value}" for key, value in host.describe().items())
-        except StoreUnavailable as error:
-            facts = str(error)
-        yield _ok("hosts", f"{name}: {facts}")
+        yield _ok("hosts", f"{name}: " + ", ".join(f"{key} {value}" for key, value in host.describe().items()))
+    for text in broken:
+        yield _problem("hosts", text)
+    if broken:
+        return
     for name in sorted(names - set(loaded)):
         yield _note("hosts", f"{name} is not installed here", f'pip install "cagg[{name}]" if this machine runs it')
     if not names:

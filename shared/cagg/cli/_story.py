@@ -158,13 +158,14 @@ def _forecast(body: Mapping[str, Any], asked_at: object, zone_name: str | None) 
     if body.get("series") is None:
         return f"none ({body['quality']})"
     convention = body["convention"]
-    parts = [f"{body['source']} for {body['zone']}, {body['kind']}, {body['quality']}"]
+    parts = [f"{body['source']} ({body['kind']})" if body["kind"] not in body["source"] else str(body["source"])]
+    parts[0] += f" for {body['zone']}" + ("" if body["quality"] in body["source"] else f", {body['quality']}")
     fetched = parse_instant(body["fetched_at"])
     if body["issued_at"] is not None:
         parts.append(f"issued {when(parse_instant(body['issued_at']), zone_name)}")
     elif isinstance(asked_at, str) and (age := parse_instant(asked_at) - fetched) > timedelta(seconds=1):
         parts.append(f"{format_duration(age)} old")
-    parts.append(f"{convention['signal']}, {convention['basis']}, {convention['gas']}")
+    parts.append(f"{convention['signal']} signal, {convention['basis']} basis, {convention['gas']}")
     if body.get("licence"):
         parts.append(body["licence"])
     return "; ".join(parts)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cagg.cli._entries import altered
 from cagg.cli._output import Json, answer, facts, line, when
 from cagg.cli._story import decision_json, tell_decision, tell_measurement, tell_settlement
 from cagg.errors import InvalidInput, StoreUnavailable
@@ -98,6 +99,7 @@ def _chapter_json(item: _Chapter) -> dict[str, Any]:
         "entry_id": item.entry.entry_id,
         "kind": str(item.entry.kind),
         "recorded_at": item.entry.recorded_at,
+        "altered": altered(item.entry),
         "body": item.body,
     }
     if item.entry.kind is EntryKind.DECISION:
@@ -127,6 +129,8 @@ def _tell(to: Console, chapters: Sequence[_Chapter], zone_name: str | None) -> N
         stamp = when(item.entry.recorded_at, zone_name, seconds=True)
         place = "queued" if item.entry.index is None else f"#{item.entry.index}"
         line(to, f"{stamp}  {place} {item.entry.kind} {item.entry.entry_id}", style="dim")
+        if altered(item.entry):
+            line(to, "CHANGED AFTER IT WAS RECORDED: run `cagg ledger verify`.", style="bold red")
         match item.entry.kind:
             case EntryKind.DECISION:
                 tell_decision(to, item.body, zone_name)

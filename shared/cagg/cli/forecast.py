@@ -193,7 +193,7 @@ def _draw(to: Console, found: GridAnswer, window: Window, best: _Best | None, zo
         date, clock = stamp[:10], stamp[11:19] if seconds else stamp[11:16]
         label = f"{date[5:] if date != day else '':5} {clock}"
         day = date
-        marked = best is not None and best.window.overlap(piece) > timedelta(0)
+        marked = best is not None and 2 * best.window.overlap(piece) >= piece.duration
         if value is None:
             to.print(Text(f"{label}  {'gap':>6}", style="dim"))
             continue
@@ -222,7 +222,7 @@ def _tell_best(to: Console, best: _Best | None, now: datetime, length: timedelta
         line(to, f"{text}: now is best.", style="bold")
         return
     share = 100 * (best.now_intensity - best.intensity) / max(1, best.now_intensity)
-    line(to, f"{text}, {share:.0f} % less than now ({best.now_intensity / 1_000:.0f} g/kWh).", style="bold")
+    line(to, f"{text}, {share:.0f} % less than a start now ({best.now_intensity / 1_000:.0f} g/kWh).", style="bold")
 
 
 def _provenance(to: Console, zone: str, found: GridAnswer, zone_name: str | None) -> None:

@@ -186,4 +186,9 @@ mode = "enforce"
 [defaults]
 {setting("budget", budget, "acme/ml/nightly")}
 # min_difference = "5%"   # least difference that is worth a wait
+
+# A recorded series instead of a live source: columns start,g_per_kwh[,end]; its zone is then trace:NAME.
+# [grid.trace]
+# file = "forecast.csv"
+# name = "mine"
 """

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cagg.cli._entries import altered
 from cagg.cli._output import Json, answer, columns, line, when
 from cagg.errors import ConfigurationError, InvalidInput, LedgerDamaged, StoreUnavailable
 from cagg.records import EntryKind
@@ -84,6 +85,7 @@ def entry_row(entry: Entry, body: Mapping[str, Any]) -> dict[str, Any]:
         "energy_millijoules": _int(body.get("energy_millijoules")),
         "carbon_micrograms": _int(body.get("carbon_micrograms")),
         "grade": body.get("grade"),
+        "altered": altered(entry),
     }
 
 
@@ -110,7 +112,8 @@ def _table(to: Console, rows: Sequence[Mapping[str, Any]], zone_name: str | None
         if row["carbon_micrograms"] is not None:
             used.append(str(CarbonMass(micrograms=row["carbon_micrograms"])))
         subject = row["task"] or row["budget_path"] or ""
-        what = " ".join(part for part in (row["kind"], subject, row["outcome"], *used) if part)
+        changed = "CHANGED AFTER IT WAS RECORDED:" if row["altered"] else ""
+        what = " ".join(part for part in (changed, row["kind"], subject, row["outcome"], *used) if part)
         place = "-" if row["index"] is None else str(row["index"])
         shown.append((place, when(row["recorded_at"], zone_name)[:16], row["entry_id"][:18], what))
     columns(to, shown, header=("#", "when", "id", "what"))

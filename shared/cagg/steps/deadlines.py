@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from cagg.errors import ConfigurationError, InvalidInput
 from cagg.request import GateOptions
@@ -19,6 +20,7 @@ def resolve_deadline(
     time_zone: str | None,
     upper_duration: timedelta,
     wake_margin: timedelta,
+    config_file: Path | None = None,
 ) -> datetime | None:
     """Return the instant by which the work must be finished; None when nothing was said.
 
@@ -29,6 +31,7 @@ def resolve_deadline(
         time_zone: IANA zone of the schedule, else of the settings; only times of day need it.
         upper_duration: bound of the duration; max_wait bounds the start, the deadline lies this much later.
         wake_margin: how long the host may take to wake.
+        config_file: the settings file that was read, for the error; None when none was found.
 
     Raises:
         InvalidInput: an explicit instant lies in the past at the first ask.
@@ -51,8 +54,9 @@ def resolve_deadline(
     if time_of_day is None:
         raise InvalidInput(f"finish_by {options.finish_by!r} is neither a time of day nor an instant with an offset.")
     if time_zone is None:
+        found = "none was found from here upwards" if config_file is None else str(config_file)
         raise ConfigurationError(
-            f"finish_by {options.finish_by!r} needs a time zone; set timezone in cagg.toml "
-            '(for example timezone = "Europe/London") or CAGG_TIMEZONE.'
+            f"finish_by {options.finish_by!r} needs a time zone; set timezone in cagg.toml ({found}; "
+            'for example timezone = "Europe/London") or CAGG_TIMEZONE.'
         )
     return next_time_of_day(time_of_day, reference, time_zone)

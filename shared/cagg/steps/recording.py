@@ -10,7 +10,7 @@ from cagg import evidence
 from cagg.budget import reservations
 from cagg.budget.tree import ancestors
 from cagg.composition import Components
-from cagg.deciding import PLANNER_VERSION, Question, conclude, propose
+from cagg.deciding import PLANNER_VERSION, Question, conclude, propose, without_reviewer
 from cagg.errors import BudgetUnknown, StoreUnavailable
 from cagg.ledger.bodies import request_body
 from cagg.ports import Transaction
@@ -69,7 +69,7 @@ class Recorder:
             if proposal.start_ms > question.now_ms:
                 at_plan = self._assess(tx, situation, path, covered, proposal.start_ms)
             self._outage.remember(path, at_now)
-        verdict = conclude(question, proposal, at_plan, at_now)
+        verdict = without_reviewer(conclude(question, proposal, at_plan, at_now))
         forecast, blobs = evidence.forecast_body(situation.grid)
         asks = own.asks if own is not None else 0
         body = {
@@ -113,6 +113,7 @@ class Recorder:
             first_asked_at=situation.first_asked_at,
             lease_epoch=epoch,
             outer_key=situation.outer_key,
+            notes=situation.grid.steps,
         )
 
     def _incarnation(self, tx: Transaction, situation: Situation) -> tuple[Reservation | None, Situation]:
@@ -275,14 +276,6 @@ class Recorder:
         )
 
     # ---- small questions -----------------------------------------------------------------------------------------
-
-    def deferrals(self, identity: RequestIdentity) -> int:
-        """Deferrals of all attempts of a series; 0 when the store cannot say."""
-        try:
-            with self._components.store.snapshot() as tx:
-                return sum(item.deferrals for item in tx.reservations(series_key=identity.series_key))
-        except StoreUnavailable:
-            return 0
 
     def release(self, identity: RequestIdentity) -> bool:
         """Give back the waiting reservation of a request; False when there is none.

@@ -112,7 +112,11 @@ class Settler:
             charged={} if settlement is None else settlement.amounts,
             measurement_id=entry.entry_id,
             settlement_id=None if settled is None else settled.entry_id,
-            notes=(*reading.notes, *notes, *([settlement.note] if settlement is not None and settlement.note else [])),
+            notes=(
+                *reading.notes,
+                *notes,
+                *([f"the budget is charged {settlement.note}"] if settlement is not None and settlement.note else []),
+            ),
         )
 
     def _charge(

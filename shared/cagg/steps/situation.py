@@ -123,6 +123,7 @@ def survey(components: Components, request: Request) -> Situation:
             time_zone=request.schedule_time_zone or settings.timezone,
             upper_duration=guess.upper_duration,
             wake_margin=request.host.wake_margin,
+            config_file=settings.config_file,
         )
     grid = _NO_GRID
     planning: tuple[int | None, str]

@@ -89,7 +89,7 @@ def test_the_forecast_marks_the_best_window(cli: Any, night: Path) -> None:
     text = cli("forecast", "--duration", "1h", "--hours", "8").out
     marked = [line for line in text.splitlines() if "best" in line and "g/kWh" not in line]
     assert [line.split()[0] for line in marked] == ["03:00", "03:30"]
-    assert "67 % less than now" in text
+    assert "67 % less than a start now" in text
 
 
 def test_the_forecast_says_where_it_is_from(cli: Any, night: Path) -> None:

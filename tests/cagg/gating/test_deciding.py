@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cagg.deciding import Question, conclude, propose
+from cagg.deciding import Question, conclude, propose, without_reviewer
 from cagg.intensity import IntensityPoint, IntensitySeries, Zone
 from cagg.provenance import Basis, Convention, Gas, IntensityKind, Signal
 from cagg.quantities import CarbonIntensity, Unit
 from cagg.records import Allotment, Budget, BudgetMode, Headroom, Period
 from cagg.request import Purpose
 from cagg.settings import Mode
-from cagg.verdict import Admit, Defer, Deny, Reason
+from cagg.verdict import Admit, Defer, Deny, Reason, Review
 from cagg.windows import Window, to_epoch_ms
 
 NOW = datetime(2026, 11, 23, 22, 0, tzinfo=UTC)
@@ -240,3 +240,18 @@ def test_mode_observe_runs_everything_now() -> None:
     assert isinstance(verdict, Admit)
     assert (verdict.reason, verdict.over_limit) == (Reason.MODE_OBSERVE, ("acme/ml",))
     assert "would wait" in verdict.message
+
+
+def test_a_review_denies_where_no_reviewer_is_configured() -> None:
+    verdict = without_reviewer(Review(reason=Reason.BUDGET_EXCEEDED, message="A floor does not fit the budget."))
+    assert isinstance(verdict, Deny)
+    assert verdict.reason is Reason.NO_REVIEWER
+    assert "No reviewer is configured" in verdict.message
+    admitted = conclude(QUESTION, propose(QUESTION, None), (), ())
+    assert without_reviewer(admitted) is admitted
+
+
+def test_a_typical_day_is_not_called_a_forecast() -> None:
+    series = series_of(300, 250, 200, 100, 100, 200, 300, 400, kind=IntensityKind.CLIMATOLOGY)
+    verdict = conclude(QUESTION, propose(QUESTION, series), (), ())
+    assert "by the climatology" in verdict.message
