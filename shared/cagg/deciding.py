@@ -86,7 +86,7 @@ class Proposal:
         now_micrograms, then_micrograms: expected carbon now and at the planned start; None when unknown.
         now_intensity, then_intensity: mean intensity over the expected duration, mg/kWh; None when unknown.
         plan: the schedule's own figures; None when nothing was planned.
-        by: what the comparison rests on: forecast, climatology, measured …
+        by: what the comparison rests on: forecast or climatology.
     """
 
     reason: Reason
@@ -151,7 +151,7 @@ def propose(question: Question, series: IntensitySeries | None) -> Proposal:
         now_intensity=now_mean,
         then_intensity=_mean(cost, question.expected_duration_ms),
         plan=plan,
-        by=str(series.kind),
+        by="climatology" if series.kind is IntensityKind.CLIMATOLOGY else "forecast",
     )
 
 
