@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 from cagg.budget import reservations
 from cagg.composition import Components
-from cagg.errors import CaggError, ConfigurationError, SigningRefused
+from cagg.errors import CaggError, ConfigurationError, LedgerDamaged, SigningRefused
 from cagg.grid.chain import GridQuality
 from cagg.ledger.checkpoint import sign_checkpoint, signer_for
 from cagg.ledger.entry import read_body
@@ -45,6 +45,7 @@ class MaintenanceReport:
         forecasts: forecasts fetched.
         signed_size: tree size of the checkpoint; None when nothing was signed.
         problems: what went wrong, one sentence each.
+        notes: what went less well than it could, for example a grid source that did not answer: gates fall back then.
     """
 
     replayed: int
@@ -54,6 +55,7 @@ class MaintenanceReport:
     forecasts: int
     signed_size: int | None
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def load_hosts(problems: list[str] | None = None) -> Mapping[str, HostRuns]:
@@ -83,13 +85,14 @@ def maintain(components: Components, *, hosts: Mapping[str, HostRuns] | None = N
         StoreUnavailable: the store is down; nothing was changed.
     """
     problems: list[str] = []
+    notes: list[str] = []
     spooled = replay_spool(components)
     problems.extend(spooled.set_aside)
     with components.store.transaction() as tx:
         expired = len(book_expired(tx, now=tx.now(), limit=1_000, pue_ppm=components.settings.pue_ppm))
         sequenced = sequence(tx, 10_000)
     reconciled = _reconcile(components, load_hosts(problems) if hosts is None else hosts)
-    fetched = _fetch(components, problems)
+    fetched = _fetch(components, notes)
     return MaintenanceReport(
         replayed=spooled.replayed,
         sequenced=sequenced,
@@ -98,6 +101,7 @@ def maintain(components: Components, *, hosts: Mapping[str, HostRuns] | None = N
         forecasts=fetched,
         signed_size=_sign(components, problems),
         problems=tuple(problems),
+        notes=tuple(notes),
     )
 
 
@@ -122,9 +126,9 @@ def _reconcile(components: Components, hosts: Mapping[str, HostRuns]) -> int:
     return released
 
 
-def _fetch(components: Components, problems: list[str]) -> int:
+def _fetch(components: Components, notes: list[str]) -> int:
     """Fill the shared forecast cache, so that workers without internet can plan; returns how many were fetched."""
-    return sum(_fetch_zone(components, zone_name, problems) for zone_name in sorted(_zones(components)))
+    return sum(_fetch_zone(components, zone_name, notes) for zone_name in sorted(_zones(components)))
 
 
 def _zones(components: Components) -> set[str]:
@@ -132,13 +136,16 @@ def _zones(components: Components) -> set[str]:
     zones = {components.settings.zone} if components.settings.zone is not None else set()
     with components.store.snapshot() as tx:
         for entry in tx.entries(kind=EntryKind.DECISION, newest_first=True, limit=_DECISIONS_READ):
-            named = (read_body(tx, entry).get("request") or {}).get("zone")
+            try:
+                named = (read_body(tx, entry).get("request") or {}).get("zone")
+            except LedgerDamaged:
+                continue  # `cagg ledger verify` tells that; it does not keep the others' forecasts from being fetched
             if named is not None:
                 zones.add(named)
     return zones
 
 
-def _fetch_zone(components: Components, zone_name: str, problems: list[str]) -> int:
+def _fetch_zone(components: Components, zone_name: str, notes: list[str]) -> int:
     now = components.clock.now()
     try:
         with components.store.snapshot() as tx:
@@ -149,10 +156,10 @@ def _fetch_zone(components: Components, zone_name: str, problems: list[str]) -> 
             ]
         answer = components.grid.forecast(zone_name, Window(start=now, end=now + _FORECAST_REACH), cached)
     except CaggError as error:
-        problems.append(str(error))
+        notes.append(str(error))
         return 0
     live = answer.quality in (GridQuality.LIVE, GridQuality.CACHED) or not components.grid.cache_keys(zone_name)
-    problems.extend(() if live else answer.steps)  # a cache that never fills must not look healthy
+    notes.extend(() if live else answer.steps)  # a cache that never fills must not look healthy
     with components.store.transaction() as tx:
         if answer.fetched is not None:
             tx.put_forecast(answer.fetched)

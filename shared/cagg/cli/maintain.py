@@ -117,6 +117,7 @@ def report_json(report: MaintenanceReport) -> dict[str, Any]:
         "forecasts": report.forecasts,
         "signed_size": report.signed_size,
         "problems": list(report.problems),
+        "notes": list(report.notes),
     }
 
 
@@ -143,3 +144,5 @@ def _print(to: Console, report: MaintenanceReport) -> None:
     line(to, f"{sentence[:1].upper()}{sentence[1:]}")
     for problem in report.problems:
         line(to, f"Problem: {problem}", style="yellow")
+    for note in report.notes:
+        line(to, f"Note: {note}", style="dim")

@@ -209,6 +209,7 @@ def test_one_pass(cli: Any, night: Path) -> None:
         "forecasts",
         "signed_size",
         "problems",
+        "notes",
     }
     assert result.json["signed_size"] == len(cli("ledger", "list", "--json").json["entries"])
     assert "checkpoint" in cli("maintain").out.lower()
