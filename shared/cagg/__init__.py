@@ -5,6 +5,7 @@ Importing this package starts nothing: names are loaded when they are first used
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,10 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
+        if sys.platform == "win32" and _HOME[name] == "cagg.gating":
+            from cagg.errors import CaggError
+
+            raise CaggError("Windows is not supported; use Linux, for example in WSL, or macOS.")
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'cagg' has no attribute {name!r}")
 
