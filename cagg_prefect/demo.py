@@ -5,7 +5,9 @@ Run by the demo as ``python -m cagg_prefect.demo FOLDER`` in an environment in w
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +17,14 @@ from cagg.clock import SystemClock
 if TYPE_CHECKING:
     from cagg.cli.demo_story import Story
 
-__all__ = ["main"]
+__all__ = ["isolate", "main"]
 
 _LEAST_ACCURACY = 0.9
 
 
 def main(folder: Path) -> int:
     """Start the server, let the story begin, run the flow; returns the exit status."""
+    isolate(folder, os.environ)
     from cagg_prefect.compat import sync_client
 
     with sync_client() as client:
@@ -31,6 +34,23 @@ def main(folder: Path) -> int:
     sys.stdout.write(f"\n  The flow run completed; the validated model is right in {accuracy:.1%} of the cases.\n")
     sys.stdout.flush()
     return 0
+
+
+def isolate(folder: Path, environ: MutableMapping[str, str]) -> None:
+    """Take the user's Prefect out of an environment and put all of Prefect's state into the folder.
+
+    Must happen before Prefect is imported, because it reads its settings then.
+    """
+    for name in [name for name in environ if name.startswith("PREFECT_")]:
+        del environ[name]
+    environ.update(
+        PREFECT_HOME=str(folder / "prefect"),
+        PREFECT_SERVER_ANALYTICS_ENABLED="false",
+        PREFECT_LOGGING_LEVEL="WARNING",
+        PREFECT_LOGGING_SERVER_LEVEL="ERROR",
+        # Two busy cores need longer than the default of 20 s to make a new database (Prefect 3.8).
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="90",
+    )
 
 
 def _nightly(story: Story) -> float:

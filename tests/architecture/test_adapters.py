@@ -35,3 +35,17 @@ def test_an_adapter_prices_and_plans_nothing(product: list[Any]) -> None:
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             found += [f"{module.at(node)} {name}" for name in names if name.startswith(rooms)]
     assert found == []
+
+
+def test_the_core_speaks_of_no_engines_variables(product: list[Any]) -> None:
+    """Import contracts cannot see a name in a string."""
+    found = [
+        f"{module.at(node)} {node.value[:40]!r}"
+        for module in product
+        if not module.name.startswith("cagg_")
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and node.value.startswith(("PREFECT_", "AIRFLOW_"))
+    ]
+    assert found == []

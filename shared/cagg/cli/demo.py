@@ -91,8 +91,11 @@ def prepare_folder(folder: Path) -> Path:
 
 
 def environment_of(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of the demo's processes: nothing of the user's cagg or engine, all state in the folder."""
-    kept = {name: value for name, value in environ.items() if not name.startswith(("CAGG_", "PREFECT_"))}
+    """Return the environment of the demo's processes: nothing of the user's cagg, all state in the folder.
+
+    The engine's own variables are its adapter's business.
+    """
+    kept = {name: value for name, value in environ.items() if not name.startswith("CAGG_")}
     temporary = folder / "tmp"
     temporary.mkdir(exist_ok=True)
     return kept | {
@@ -100,12 +103,6 @@ def environment_of(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
         "CAGG_CONFIG": str(folder / "cagg.toml"),
         "TMPDIR": str(temporary),
         "PYTHONDONTWRITEBYTECODE": "1",
-        "PREFECT_HOME": str(folder / "prefect"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_LOGGING_LEVEL": "WARNING",
-        "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
-        # Two busy cores need longer than the default of 20 s to make the engine's new database (Prefect 3.8).
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
         "DO_NOT_TRACK": "1",
     }
 

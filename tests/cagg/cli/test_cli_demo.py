@@ -42,14 +42,10 @@ def test_somebody_elses_folder_is_left_alone(cli: Any, said: Any, tmp_path: Path
 
 
 def test_nothing_of_the_users_settings_gets_in(tmp_path: Path) -> None:
-    environment = environment_of(
-        tmp_path, {"PATH": "/bin", "CAGG_STORE": "x", "PREFECT_API_URL": "https://work", "PREFECT_API_KEY": "secret"}
-    )
+    environment = environment_of(tmp_path, {"PATH": "/bin", "CAGG_STORE": "x"})
     assert environment["PATH"] == "/bin"
     assert "CAGG_STORE" not in environment
-    assert "PREFECT_API_URL" not in environment
-    assert "PREFECT_API_KEY" not in environment
-    for name in ("CAGG_HOME", "CAGG_CONFIG", "PREFECT_HOME", "TMPDIR"):
+    for name in ("CAGG_HOME", "CAGG_CONFIG", "TMPDIR"):
         assert Path(environment[name]).is_relative_to(tmp_path)
 
 
