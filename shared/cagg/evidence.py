@@ -77,6 +77,9 @@ def proposal_body(proposal: Proposal) -> dict[str, Any]:
         "then_micrograms": text(proposal.then_micrograms),
         "now_intensity_milligrams_per_kwh": text(proposal.now_intensity),
         "then_intensity_milligrams_per_kwh": text(proposal.then_intensity),
+        "candidates": 0 if proposal.plan is None else proposal.plan.candidates,
+        "worst_start_ms": None if proposal.plan is None else proposal.plan.worst_start_ms,
+        "searched_until_ms": None if proposal.plan is None else proposal.plan.searched_until_ms,
     }
 
 

@@ -51,11 +51,6 @@ class Nvml:
         self._pid: int | None = None
         self._lock = threading.Lock()
 
-    @property
-    def generation(self) -> int | None:
-        """Process id for which the library was initialised: handles of another one are void."""
-        return self._pid
-
     def call(self, function: str, *arguments: Any) -> Any:
         """Call one NVML function; its errors become MeterUnavailable."""
         module = self._ready()
