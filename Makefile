@@ -5,22 +5,24 @@ PYTHON ?= python3
 ONLY ?=
 CORE := .venv-core/bin
 PREFECT := .venv-prefect/bin
+AIRFLOW := .venv-airflow/bin
 PYTEST := -m pytest -q --timeout=300
 
 # Nothing of the developer's shell may change what is checked.
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONWARNINGS PYTEST_ADDOPTS PYTEST_PLUGINS MYPYPATH VIRTUAL_ENV
-unexport $(filter CAGG_% PREFECT_% HYPOTHESIS_%,$(.VARIABLES))
+unexport $(filter CAGG_% PREFECT_% AIRFLOW_% HYPOTHESIS_%,$(.VARIABLES))
 export PYTHONSAFEPATH := 1
 export PYTHONUTF8 := 1
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help test lint types core prefect docs prove demo bench clean core-environment prefect-environment
+.PHONY: help test lint types core prefect airflow docs prove demo bench clean
+.PHONY: core-environment prefect-environment airflow-environment
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-test: lint types core prefect docs ## lint, types, core, Prefect and docs, all against the built wheel
+test: lint types core prefect airflow docs ## lint, types, core, Prefect, Airflow and docs, all against the built wheel
 	@echo "make test: everything passed"
 
 lint: core-environment ## style, formatting and who may import whom
@@ -28,10 +30,12 @@ lint: core-environment ## style, formatting and who may import whom
 	$(CORE)/ruff format --check .
 	PYTHONSAFEPATH= PYTHONPATH=shared:. $(CORE)/lint-imports
 
-types: core-environment prefect-environment ## mypy --strict on the core and the adapter, pyright on the adapter
+types: core-environment prefect-environment airflow-environment ## mypy --strict on the core and the adapters, pyright on the adapters
 	$(CORE)/mypy shared/cagg
 	$(PREFECT)/mypy --cache-dir .mypy_cache/prefect cagg_prefect
 	$(PREFECT)/basedpyright --pythonpath $(PREFECT)/python cagg_prefect
+	$(AIRFLOW)/mypy --cache-dir .mypy_cache/airflow cagg_airflow
+	$(AIRFLOW)/basedpyright --pythonpath $(AIRFLOW)/python cagg_airflow
 
 core: core-environment ## the core's tests
 	$(CORE)/python $(PYTEST) -n 2 -m "not prove" tests/cagg tests/architecture
@@ -39,12 +43,16 @@ core: core-environment ## the core's tests
 prefect: prefect-environment ## the Prefect adapter's tests, with a real server and worker
 	$(PREFECT)/python $(PYTEST) -m "not prove" $(wildcard tests/cagg_prefect tests/end_to_end/prefect)
 
+airflow: airflow-environment ## the Airflow adapter's tests, with a real standalone
+	$(AIRFLOW)/python $(PYTEST) -m "not prove" $(wildcard tests/cagg_airflow tests/end_to_end/airflow)
+
 docs: prefect-environment ## the code blocks of README and docs, and every example
 	$(PREFECT)/python $(PYTEST) -m "not prove" tests/docs
 
-prove: core-environment prefect-environment ## what takes longer than `make test` may: more examples, longer runs
+prove: core-environment prefect-environment airflow-environment ## what takes longer than `make test` may: more examples, longer runs
 	$(CORE)/python $(PYTEST) --hypothesis-profile=prove --timeout=3600 -n 2 tests/cagg tests/architecture
 	$(PREFECT)/python $(PYTEST) --timeout=3600 $(wildcard tests/cagg_prefect tests/end_to_end/prefect) tests/docs
+	$(AIRFLOW)/python $(PYTEST) --timeout=3600 $(wildcard tests/cagg_airflow tests/end_to_end/airflow)
 
 demo: need-python ## a deferred nightly validation on a local Prefect, start to verified ledger; writes below .demo/ only
 	@$(PYTHON) .ci/environment.py demo
@@ -54,7 +62,7 @@ bench: core-environment ## the benchmarks; ONLY=word runs those whose name conta
 	@PYTHONPATH=benchmarks $(CORE)/python -m _harness $(ONLY)
 
 clean: ## remove environments, builds, caches and the demo
-	rm -rf .venv-core .venv-prefect .venv-demo build dist .demo .bench .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf .venv-core .venv-prefect .venv-airflow .venv-demo .venv-demo-airflow build dist .demo .bench .pytest_cache .mypy_cache .ruff_cache \
 	  .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -68,3 +76,6 @@ core-environment: need-python
 
 prefect-environment: need-python
 	@$(PYTHON) .ci/environment.py prefect
+
+airflow-environment: need-python
+	@$(PYTHON) .ci/environment.py airflow

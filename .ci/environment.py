@@ -1,6 +1,6 @@
 """Make one of the checkout's virtual environments, or bring it up to date, and install the built wheel into it.
 
-    python3 .ci/environment.py core|prefect|demo
+    python3 .ci/environment.py core|prefect|airflow|demo|demo-airflow
 
 What an environment needs is written in pyproject.toml only: the package's dependencies, its extras and the
 dependency groups. An environment keeps the list it was made from; a second run with the same list and the same
@@ -19,13 +19,15 @@ from pathlib import Path
 OLDEST, TOO_NEW = (3, 11), (3, 14)
 ROOT = Path(__file__).resolve().parents[1]
 WHEELS = ROOT / "build" / "wheels"
-SOURCES = ("shared", "cagg_prefect", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("shared", "cagg_prefect", "cagg_airflow", "pyproject.toml", "README.md", "LICENSE")
 
 ENVIRONMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     # name: (extras, dependency groups)
-    "core": ((), ("build", "lint", "test")),
-    "prefect": (("prefect",), ("build", "types", "test", "examples")),
+    "core": (("postgres",), ("build", "lint", "test")),
+    "prefect": (("prefect", "postgres"), ("build", "types", "test", "examples")),
+    "airflow": (("airflow", "postgres"), ("build", "types", "test", "examples")),
     "demo": (("prefect",), ("build", "examples")),
+    "demo-airflow": (("airflow",), ("build", "examples")),
 }
 
 

@@ -20,8 +20,8 @@ class PrefectRuns:
 
     name = HOST
 
-    def run_state(self, root_run_id: str) -> RunState:
-        """State of one run; never raises, UNKNOWN when Prefect cannot be asked.
+    def run_state(self, root_run_id: str, reference: str = "") -> RunState:
+        """State of one run; never raises, UNKNOWN when Prefect cannot be asked. Its root run says enough.
 
         Without an API address nothing is asked: a temporary server would have to be started, and it knows only the
         runs of its own machine.

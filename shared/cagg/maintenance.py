@@ -113,7 +113,7 @@ def _reconcile(components: Components, hosts: Mapping[str, HostRuns]) -> int:
         item.request_key
         for item in waiting
         if (host := hosts.get(item.host)) is not None
-        and host.run_state(item.root_run_id) in (RunState.GONE, RunState.ENDED)
+        and host.run_state(item.root_run_id, item.run_reference) in (RunState.GONE, RunState.ENDED)
     ]
     released = 0
     for key in over:

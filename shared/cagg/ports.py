@@ -548,8 +548,13 @@ class HostRuns(Protocol):
 
     name: str
 
-    def run_state(self, root_run_id: str) -> RunState:
-        """State of one run; never raises, UNKNOWN when the host cannot be asked."""
+    def run_state(self, root_run_id: str, reference: str = "") -> RunState:
+        """State of one run; never raises, UNKNOWN when the host cannot be asked.
+
+        Args:
+            root_run_id: the run that a person sees.
+            reference: the very task run within it, as the adapter named it (Request.run_reference); empty = the root.
+        """
         ...
 
     def describe(self) -> Mapping[str, str]:

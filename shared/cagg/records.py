@@ -325,6 +325,7 @@ class Reservation:
         used_energy: energy reported by the last beat.
         last_power_milliwatts: mean power reported by the last beat, at first the expected mean power.
         encloses_run: gates in the same root run draw on it.
+        run_reference: how the engine names the very task run (Request.run_reference); empty = the root run.
         created_at, updated_at: store time.
     """
 
@@ -354,6 +355,7 @@ class Reservation:
     encloses_run: bool
     created_at: datetime
     updated_at: datetime
+    run_reference: str = ""
 
     @property
     def open(self) -> bool:

@@ -328,12 +328,15 @@ class HostProfile:
         wake_margin: how long the host may take from the planned instant to running code.
         shortest_wait: waits below this run now, because the host cannot wake reliably.
         can_defer: False where nothing could continue the run later; the gate then never says Defer.
+        remote_workers: True where runs may land on several machines; a store in one file would then be a budget per
+            machine, so the gate enforces only with a store that they share.
     """
 
     name: str
     wake_margin: timedelta = timedelta(0)
     shortest_wait: timedelta = timedelta(0)
     can_defer: bool = True
+    remote_workers: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -346,6 +349,8 @@ class Request:
         host: abilities of the engine.
         scheduled_start: when the schedule wanted the run; None for manual runs, which count from the first ask.
         schedule_time_zone: IANA zone of the schedule; None = the settings' timezone.
+        run_reference: how the engine itself names the very task run that waits, for `cagg maintain` to ask about it;
+            empty where the root run says enough. Opaque to the core.
         encloses_run: True when this gate wraps the whole root run, so that gates inside it draw on its reservation.
         labels: engine names and ids for the record (flow, deployment, DAG); text only, no secrets, no personal names.
         code: version of the code, for example {"commit": "…", "dirty": "false"}.
@@ -356,6 +361,7 @@ class Request:
     host: HostProfile
     scheduled_start: datetime | None = None
     schedule_time_zone: str | None = None
+    run_reference: str = ""
     encloses_run: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     code: Mapping[str, str] = field(default_factory=dict)

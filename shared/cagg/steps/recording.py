@@ -271,6 +271,7 @@ class Recorder:
             used_energy=Energy.ZERO,
             last_power_milliwatts=0,
             encloses_run=situation.request.encloses_run,
+            run_reference=situation.request.run_reference,
             created_at=now,
             updated_at=now,
         )

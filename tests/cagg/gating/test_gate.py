@@ -380,7 +380,7 @@ class Host:
     def __init__(self, state: RunState) -> None:
         self.state = state
 
-    def run_state(self, root_run_id: str) -> RunState:
+    def run_state(self, root_run_id: str, reference: str = "") -> RunState:
         assert root_run_id == "run-1"
         return self.state
 
