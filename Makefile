@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 ONLY ?=
+ENGINE ?= prefect
+DEMO = $(if $(filter prefect,$(ENGINE)),demo,demo-$(ENGINE))
 CORE := .venv-core/bin
 PREFECT := .venv-prefect/bin
 AIRFLOW := .venv-airflow/bin
@@ -46,20 +48,25 @@ prefect: prefect-environment ## the Prefect adapter's tests, with a real server 
 airflow: airflow-environment ## the Airflow adapter's tests, with a real standalone
 	$(AIRFLOW)/python $(PYTEST) -m "not prove" $(wildcard tests/cagg_airflow tests/end_to_end/airflow)
 
-docs: prefect-environment ## the code blocks of README and docs, and every example
+docs: prefect-environment airflow-environment ## the code blocks of README and docs, and every example, each with its engine
 	$(PREFECT)/python $(PYTEST) -m "not prove" tests/docs
+	$(AIRFLOW)/python $(PYTEST) -m "not prove" tests/docs
 
 prove: core-environment prefect-environment airflow-environment ## what takes longer than `make test` may: more examples, longer runs
 	$(CORE)/python $(PYTEST) --hypothesis-profile=prove --timeout=3600 -n 2 tests/cagg tests/architecture
 	$(PREFECT)/python $(PYTEST) --timeout=3600 $(wildcard tests/cagg_prefect tests/end_to_end/prefect) tests/docs
-	$(AIRFLOW)/python $(PYTEST) --timeout=3600 $(wildcard tests/cagg_airflow tests/end_to_end/airflow)
+	$(AIRFLOW)/python $(PYTEST) --timeout=3600 $(wildcard tests/cagg_airflow tests/end_to_end/airflow) tests/docs
 
-demo: need-python ## a deferred nightly validation on a local Prefect, start to verified ledger; writes below .demo/ only
-	@$(PYTHON) .ci/environment.py demo
-	@.venv-demo/bin/cagg demo
+demo: need-python ## a deferred nightly validation on a local Prefect, or with ENGINE=airflow on a local Airflow; writes below .demo/ only
+	@$(PYTHON) .ci/environment.py $(DEMO)
+	@.venv-$(DEMO)/bin/cagg demo --engine $(ENGINE)
 
-bench: core-environment ## the benchmarks; ONLY=word runs those whose name contains the word
-	@PYTHONPATH=benchmarks $(CORE)/python -m _harness $(ONLY)
+BENCH_AIRFLOW = $(filter airflow,$(or $(firstword $(ONLY)),airflow))
+BENCH_CORE = $(filter-out airflow,$(or $(firstword $(ONLY)),core))
+
+bench: core-environment $(if $(BENCH_AIRFLOW),airflow-environment) ## the benchmarks; ONLY=word runs those whose name contains the word
+	@$(if $(BENCH_CORE),PYTHONPATH=benchmarks $(CORE)/python -m _harness "$(ONLY)",:)
+	@$(if $(BENCH_AIRFLOW),PYTHONPATH=benchmarks $(AIRFLOW)/python -m _harness "$(or $(ONLY),airflow)",:)
 
 clean: ## remove environments, builds, caches and the demo
 	rm -rf .venv-core .venv-prefect .venv-airflow .venv-demo .venv-demo-airflow build dist .demo .bench .pytest_cache .mypy_cache .ruff_cache \

@@ -13,8 +13,16 @@ if TYPE_CHECKING:
     from cagg.request import GateOptions
     from cagg_prefect.decorator import carbon_aware
     from cagg_prefect.deferral import AWAITING_GREEN_WINDOW
+    from cagg_prefect.maintaining import maintain_flow
 
-__all__ = ["AWAITING_GREEN_WINDOW", "DeferralUnsupported", "GateOptions", "NotAdmitted", "carbon_aware"]
+__all__ = [
+    "AWAITING_GREEN_WINDOW",
+    "DeferralUnsupported",
+    "GateOptions",
+    "NotAdmitted",
+    "carbon_aware",
+    "maintain_flow",
+]
 
 _HOME = {
     "AWAITING_GREEN_WINDOW": "cagg_prefect.deferral",
@@ -22,6 +30,7 @@ _HOME = {
     "GateOptions": "cagg.request",
     "NotAdmitted": "cagg.errors",
     "carbon_aware": "cagg_prefect.decorator",
+    "maintain_flow": "cagg_prefect.maintaining",
 }
 
 

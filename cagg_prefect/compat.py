@@ -8,11 +8,11 @@ import sys
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 from uuid import UUID
 
-from prefect.cache_policies import CachePolicy
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, FlowRunPolicy, State, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
@@ -21,8 +21,9 @@ from prefect.flows import Flow
 from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 from prefect.results import ResultStore, get_result_store
-from prefect.settings import get_current_settings
+from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, get_current_settings, temporary_settings
 from prefect.states import Completed, Scheduled
+from prefect.task_engine import SyncTaskRunEngine
 from prefect.task_runners import TaskRunner
 from prefect.tasks import Task
 from prefect.utilities.callables import get_call_parameters
@@ -50,6 +51,7 @@ __all__ = [
     "TaskRunner",
     "api_address",
     "as_uuid",
+    "at_address",
     "drawing",
     "gated_signature",
     "has_pending_futures",
@@ -62,6 +64,10 @@ __all__ = [
     "wrong_order",
 ]
 
+_unheard = logging.getLogger("cagg.prefect.unheard")
+_unheard.addHandler(logging.NullHandler())
+_unheard.propagate = False
+
 
 def sync_client() -> SyncPrefectClient:
     """Return a client for use in a ``with`` block; it reuses the connection of the flow run around it."""
@@ -71,6 +77,13 @@ def sync_client() -> SyncPrefectClient:
 def api_address() -> str | None:
     """Return the address of the Prefect API; None when only a temporary server inside the process would answer."""
     return get_current_settings().api.url
+
+
+@contextmanager
+def at_address(url: str, timeout_seconds: float) -> Iterator[None]:
+    """Talk to the API at another address within the block; the user's profile stays as it is."""
+    with temporary_settings({PREFECT_API_URL: url, PREFECT_API_REQUEST_TIMEOUT: timeout_seconds}):
+        yield
 
 
 def as_uuid(text: str) -> UUID | None:
@@ -131,39 +144,27 @@ def retry_unless(refusal: type[Exception], condition: Any) -> Any:
 def restorable(task: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """True when Prefect would take the result of this call from its store instead of running the body.
 
-    Computes the key as Prefect's task engine does (TaskRunEngine.compute_transaction_key, Prefect 3.8). A policy
-    that fails here fails there, and counts as no key.
+    Prefect's own engine computes the key (BaseTaskRunEngine.compute_transaction_key, Prefect 3.7 and 3.8): a policy
+    that fails gives none, as it will when the task runs and tells so. A store that cannot be asked holds nothing.
     """
-    policy, refresh = task.cache_policy, task.refresh_cache
+    refresh = task.refresh_cache
     if refresh or (refresh is None and get_current_settings().tasks.refresh_cache):
         return False
     flow = FlowRunContext.get()
     try:
+        parameters = get_call_parameters(task.fn, args, dict(kwargs))
         plain: Any = get_result_store()
         store: ResultStore = plain.update_for_task(task, _sync=True)  # dual function; _sync picks the blocking half
-        if isinstance(policy, CachePolicy):
-            parameters = get_call_parameters(task.fn, args, dict(kwargs))
-            flow_run_id = flow.flow_run.id if flow is not None and flow.flow_run is not None else None
-            run = TaskRun(flow_run_id=flow_run_id, task_key=task.task_key, dynamic_key="")
-            with sync_client() as client:
-                context = TaskRunContext(
-                    task=task, task_run=run, parameters=parameters, result_store=store, client=client
-                )
-            flow_parameters = flow.parameters if flow is not None else None
-            key = policy.compute_key(context, inputs=parameters, flow_parameters=flow_parameters or {})
-        else:
-            key = task.result_storage_key
+        flow_run_id = flow.flow_run.id if flow is not None and flow.flow_run is not None else None
+        run = TaskRun(flow_run_id=flow_run_id, task_key=task.task_key, dynamic_key="")
+        engine: Any = SyncTaskRunEngine(task=task, parameters=parameters, task_run=run, logger=_unheard)
+        with (
+            sync_client() as client,
+            TaskRunContext(task=task, task_run=run, parameters=parameters, result_store=store, client=client),
+        ):
+            key = engine.compute_transaction_key()
         return key is not None and store.exists(key)
-    except (
-        PrefectException,
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ):
+    except (PrefectException, OSError, TypeError, ValueError):  # wrong arguments, or the store: the run will say
         return False
 
 

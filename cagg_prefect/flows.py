@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +20,14 @@ from cagg_prefect.shapes import GatedWork, gated_class, move_binding, recast
 
 __all__ = ["gate_flow"]
 
-_executions: Counter[str] = Counter()
-"""How often the bodies of subflow runs were entered since their root last woke: their own retries, no restarts."""
+_MOST_REMEMBERED = 1_000
+
+_executions: OrderedDict[str, int] = OrderedDict()
+"""How often the bodies of subflow runs were entered since their root last woke: their own retries, no restarts.
+
+Only the latest runs are remembered: a retry follows its first try closely, and a process may run for months."""
+
+_guard = threading.Lock()
 
 
 class _GatedFlow(GatedWork):
@@ -75,8 +82,17 @@ class _FlowGate:
         if not root.nested or context.flow_run is None:
             return root.attempt
         execution = f"{context.flow_run.id} {root.deferrals}"
-        _executions[execution] += 1
-        return (root.attempt - 1) * (self.flow.retries + 1) + _executions[execution]
+        return (root.attempt - 1) * (self.flow.retries + 1) + _entered(execution)
+
+
+def _entered(execution: str) -> int:
+    """Count one more entry of a body, and forget the run that was entered longest ago when there are too many."""
+    with _guard:
+        count = _executions.pop(execution, 0) + 1
+        _executions[execution] = count
+        if len(_executions) > _MOST_REMEMBERED:
+            _executions.popitem(last=False)
+        return count
 
 
 def _refuse(decision: Decision, context: FlowRunContext) -> Way:

@@ -10,18 +10,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from prefect.exceptions import PrefectException
+from prefect.exceptions import ObjectNotFound, PrefectException
 
 from cagg.errors import ConfigurationError
-from cagg_prefect.compat import api_address, sync_client
+from cagg_prefect.compat import SyncPrefectClient, api_address, sync_client
 
 if TYPE_CHECKING:
     from cagg.gating import Gate
 
-__all__ = ["VARIABLE", "host_settings", "open_gate"]
+__all__ = ["BLOCK_TYPE", "VARIABLE", "host_settings", "open_gate"]
 
 VARIABLE = "cagg"
-"""Name of the Prefect Variable that holds settings: a JSON object from keys such as ``zone`` or ``grid.steering``."""
+"""Name of the Prefect Variable that holds settings: a JSON object from keys such as ``zone`` or ``grid.steering``.
+
+Also the name of the block that holds secrets. Where both say something, the Variable is stronger."""
+
+BLOCK_TYPE = "cagg-credentials"
+"""Slug of the type of :class:`cagg_prefect.blocks.CaggCredentials`."""
+
+_BLOCK_KEYS = {"store": "store", "electricity_maps_token": "grid.electricity_maps.token", "zone": "zone"}
+"""Settings key of each field of the block."""
 
 _guard = threading.Lock()
 _opened: dict[tuple[str, ...], Gate] = {}
@@ -43,30 +51,39 @@ def open_gate() -> Gate:
     with _guard:
         if place not in _opened:
             _opened.clear()
-            _opened[place] = Gate.open(host_settings(), host_name=f"Prefect Variable {VARIABLE!r}")
+            variable, block = _stated()
+            places = " and ".join(name for name, said in (("Variable", variable), ("Block", block)) if said)
+            _opened[place] = Gate.open({**block, **variable}, host_name=f"Prefect {places or 'Variable'} {VARIABLE!r}")
         return _opened[place]
 
 
 def host_settings() -> Mapping[str, Any]:
-    """Return the settings in the Prefect Variable ``cagg``; empty when there is none.
+    """Return the settings in the Prefect Block and Variable ``cagg``, the Variable's over the Block's.
 
-    Without an API address nothing is asked, because that would start a temporary server.
+    Empty when there is neither. Without an API address nothing is asked, because that would start a temporary server.
 
     Raises:
         ConfigurationError: the variable is no JSON object, or the API cannot be asked.
     """
+    variable, block = _stated()
+    return {**block, **variable}
+
+
+def _stated() -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What the Variable says, and what the Block says."""
     if api_address() is None:
-        return {}
+        return {}, {}
     try:
         with sync_client() as client:
             variable = client.read_variable_by_name(VARIABLE)
+            block = _block_settings(client)
     except (httpx.HTTPError, PrefectException, OSError) as problem:
         raise ConfigurationError(
-            f"the Prefect API at {api_address()} could not be asked for the Variable {VARIABLE!r} ({problem}), so the "
-            "gate does not know which store and budgets hold; start the server or correct PREFECT_API_URL."
+            f"the Prefect API at {api_address()} could not be asked for Variable and Block {VARIABLE!r} ({problem}), "
+            "so the gate does not know which store and budgets hold; start the server or correct PREFECT_API_URL."
         ) from problem
     if variable is None:
-        return {}
+        return {}, block
     value = variable.value
     if isinstance(value, str):
         try:
@@ -78,10 +95,21 @@ def host_settings() -> Mapping[str, Any]:
             f"the Prefect Variable {VARIABLE!r} must be a JSON object such as "
             '{"zone": "neso:GB"}; correct or delete it.'
         )
+    return _flat("", value), block
+
+
+def _flat(prefix: str, table: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for key, entry in value.items():
-        if isinstance(entry, dict):
-            flat.update({f"{key}.{name}": item for name, item in entry.items()})
-        else:
-            flat[key] = entry
+    for name, entry in table.items():
+        flat.update(_flat(f"{prefix}{name}.", entry) if isinstance(entry, dict) else {f"{prefix}{name}": entry})
     return flat
+
+
+def _block_settings(client: SyncPrefectClient) -> dict[str, Any]:
+    """Return what the block says, secrets in plain text; empty when nobody made one."""
+    try:
+        document = client.read_block_document_by_name(VARIABLE, BLOCK_TYPE, include_secrets=True)
+    except ObjectNotFound:
+        return {}
+    stated = {key: document.data.get(field) for field, key in _BLOCK_KEYS.items()}
+    return {key: value for key, value in stated.items() if value}

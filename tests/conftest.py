@@ -18,15 +18,17 @@ _home = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Point cagg and Prefect at an empty folder before any test module imports them."""
+    """Point cagg and the engines at an empty folder before any test module imports them."""
     for name in list(os.environ):
-        if name.startswith(("CAGG_", "PREFECT_")):
+        if name.startswith(("CAGG_", "PREFECT_", "AIRFLOW_")):
             del os.environ[name]
     home = tempfile.TemporaryDirectory(prefix="cagg-tests-", ignore_cleanup_errors=True)
     config.stash[_home] = home
     os.environ["CAGG_HOME"] = str(Path(home.name) / "cagg")
     os.environ["PREFECT_HOME"] = str(Path(home.name) / "prefect")
     os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+    os.environ["AIRFLOW_HOME"] = str(Path(home.name) / "airflow")
+    os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
     os.environ["DO_NOT_TRACK"] = "1"
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cagg.clock import SystemClock
@@ -18,6 +15,7 @@ from cagg.grid.providers import GridSettings, build_providers
 from cagg.grid.zones import ZoneEntry, default_providers, resolve_zone
 from cagg.intensity import IntensitySeries, Zone
 from cagg.ports import Clock, IntensityProvider, Store, StoredForecast
+from cagg.provenance import Basis
 from cagg.quantities import PPM, ceil_div
 from cagg.settings import Settings, load_settings
 from cagg.spool import Spool
@@ -27,7 +25,7 @@ from cagg.windows import Window
 if TYPE_CHECKING:
     from cagg.energy.meter import Meter, MeterSettings
 
-__all__ = ["Components", "Grid", "code_version", "compose", "meter_settings"]
+__all__ = ["Components", "Grid", "compose", "meter_settings"]
 
 logger = logging.getLogger("cagg")
 
@@ -43,7 +41,11 @@ class Grid:
     def _chain(self, zone_name: str) -> tuple[Zone, Chain, Chain | None]:
         if zone_name not in self._chains:
             settings = self._settings
-            names = settings.steering or default_providers(zone_name, has_trace=settings.trace_file is not None)
+            names = settings.steering or default_providers(
+                zone_name,
+                has_trace=settings.trace_file is not None,
+                has_token=settings.electricity_maps_token is not None,
+            )
             wanted = tuple(dict.fromkeys((*names, *(settings.accounting or ()))))
             built = {provider.name: provider for provider in self._build(wanted)}
             chain = Chain(providers=[built[name] for name in names], clock=self._clock)
@@ -74,6 +76,9 @@ class Grid:
         return GridSettings(
             timeout_seconds=settings.grid_timeout.total_seconds(),
             neso_url=settings.neso_url,
+            electricity_maps_token=settings.electricity_maps_token,
+            electricity_maps_url=settings.electricity_maps_url,
+            electricity_maps_basis=Basis(settings.electricity_maps_basis),
             trace_file=settings.trace_file,
             trace_name=settings.trace_name,
             trace_scale=settings.trace_scale,
@@ -100,6 +105,19 @@ class Grid:
         """Series that may price a window, best first, without asking the network."""
         zone, _, accounting = self._chain(zone_name)
         return () if accounting is None else accounting.on_hand(zone, window, cached)
+
+    def accounting_sources(self, zone_name: str) -> Sequence[tuple[IntensityProvider, Zone]]:
+        """Providers that may price readings, best first, each with its own name of the zone."""
+        zone, _, accounting = self._chain(zone_name)
+        if accounting is None:
+            return ()
+        named = ((provider, accounting.zone_of(provider, zone)) for provider in accounting.providers)
+        return [(provider, own) for provider, own in named if own is not None]
+
+    def past_day(self, zone_name: str, cached: Sequence[StoredForecast]) -> StoredForecast | None:
+        """Ask for the last day where cached rows cannot price it, see the chain; None = there is nothing to store."""
+        zone, _, accounting = self._chain(zone_name)
+        return None if accounting is None else accounting.past_day(zone, cached)
 
     def accounting_names(self, zone_name: str) -> tuple[str, ...]:
         """Names of the providers that may price readings."""
@@ -185,26 +203,3 @@ def compose(
         spool=Spool(settings.home / "spool"),
         meter_factory=meter_factory or partial(_shared_meter, settings, clock),
     )
-
-
-def code_version(start: Path | None = None) -> Mapping[str, str]:
-    """Return {"commit": …} of the git checkout around a folder, read without running git; empty when there is none."""
-    for folder in ((start or Path.cwd()), *(start or Path.cwd()).parents):
-        head = folder / ".git" / "HEAD"
-        try:
-            text = head.read_text(encoding="ascii").strip()
-            if not text.startswith("ref: "):
-                return {"commit": text[:64]}
-            reference = folder / ".git" / text[5:]
-            if reference.is_file():
-                return {"commit": reference.read_text(encoding="ascii").strip()[:64]}
-            for line in (folder / ".git" / "packed-refs").read_text(encoding="ascii").splitlines():
-                if line.endswith(f" {text[5:]}"):
-                    return {"commit": line.split(" ", 1)[0][:64]}
-        except (OSError, UnicodeDecodeError):
-            continue
-    return {}
-
-
-PROCESS_RUN_ID = f"{os.getpid()}-{uuid.uuid4()}"
-"""Root run of gates that no engine started: one per process."""

@@ -52,6 +52,8 @@ class Question:
         purpose: release, work or monitor.
         budget_path: who pays; None when nobody was named.
         budget_known: that path exists; True when none was named.
+        store_unshared: runs may land on several machines while the store is one file: no limit could hold, so none is
+            enforced and a release that a budget pays is denied.
     """
 
     now_ms: int
@@ -74,6 +76,7 @@ class Question:
     purpose: Purpose
     budget_path: str | None
     budget_known: bool
+    store_unshared: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,7 +244,17 @@ def conclude(
     wants_to_wait = proposal.start_ms > question.now_ms
     if question.mode is Mode.OBSERVE:
         return _observe(question, proposal, at_now)
-    if not question.budget_known and question.purpose is not Purpose.MONITOR:
+    if question.store_unshared and question.budget_path is not None and question.purpose is Purpose.RELEASE:
+        return Deny(
+            reason=Reason.STORE_NOT_SHARED,
+            message=(
+                f"Budget {question.budget_path} cannot be enforced: the engine may run work on several machines and "
+                "the store is one file, which would be a budget per machine; set `store` to one that they share, "
+                "postgresql://…"
+            ),
+        )
+    lenient = question.purpose is Purpose.MONITOR or question.store_unshared
+    if not question.budget_known and not lenient:
         return Deny(
             reason=Reason.BUDGET_UNKNOWN,
             message=(
@@ -258,7 +271,7 @@ def conclude(
 
 
 def _refusals(question: Question, headrooms: Sequence[Headroom]) -> tuple[Headroom, ...]:
-    if question.purpose is Purpose.MONITOR:
+    if question.purpose is Purpose.MONITOR or question.store_unshared:
         return ()
     return tuple(item for item in headrooms if item.allotment.budget.mode is BudgetMode.ENFORCE and not item.fits)
 

@@ -17,6 +17,7 @@ __all__ = [
     "CaggError",
     "ConfigurationError",
     "DeferralUnsupported",
+    "HostUnavailable",
     "IdempotencyConflict",
     "IntensityUnavailable",
     "InvalidInput",
@@ -85,6 +86,10 @@ class SigningRefused(CaggError):
 
 class DeferralUnsupported(CaggError):
     """The host cannot give its slot back here without repeating finished work; the message names the remedy."""
+
+
+class HostUnavailable(CaggError):
+    """An engine's API cannot be asked; the message names what it said and what to do."""
 
 
 class NotAdmitted(CaggError):

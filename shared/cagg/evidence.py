@@ -40,6 +40,8 @@ __all__ = [
 ]
 
 _BIG = ("_millijoules", "_micrograms")
+_SAID_WHEN_TRUE = {"store_unshared"}
+"""Fields that older entries do not have; absent means False."""
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -52,11 +54,13 @@ def _plain(name: str, value: Any) -> Any:
 
 def question_body(question: Question) -> dict[str, Any]:
     """Return a question as ledger values."""
-    return {item.name: _plain(item.name, getattr(question, item.name)) for item in fields(Question)}
+    body = {item.name: _plain(item.name, getattr(question, item.name)) for item in fields(Question)}
+    return {name: value for name, value in body.items() if name not in _SAID_WHEN_TRUE or value}
 
 
 def _question(body: Mapping[str, Any]) -> Question:
-    values = {item.name: body[item.name] for item in fields(Question)}
+    known = [item.name for item in fields(Question) if item.name in body or item.name not in _SAID_WHEN_TRUE]
+    values = {name: body[name] for name in known}
     for name in values:
         if name.endswith(_BIG):
             values[name] = int(values[name])

@@ -17,8 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cagg.composition import PROCESS_RUN_ID, Components, compose
+from cagg.composition import Components, compose
 from cagg.errors import NotAdmitted, StoreUnavailable
+from cagg.process import PROCESS_RUN_ID
 from cagg.request import GateOptions, HostProfile, Request, RequestIdentity
 from cagg.settings import Mode, Settings
 from cagg.steps.outage import Outage
@@ -102,9 +103,15 @@ class Gate:
         self._pending.pop(replace(identity, incarnation=0).key, None)
         return GatedRun(self.components, decision)
 
-    def release(self, identity: RequestIdentity) -> bool:
-        """Give back a waiting reservation; False when there is none."""
-        return self._recorder.release(identity)
+    def release(self, identity: RequestIdentity, *, reference: str = "") -> bool:
+        """Give back a waiting reservation; False when there is none.
+
+        Args:
+            identity: who asked.
+            reference: the very task run that waited (Request.run_reference), so that one that was started anew under
+                the same identity keeps its hold; empty = whichever waits.
+        """
+        return self._recorder.release(identity, reference=reference)
 
     def _prepare_once(self) -> None:
         """Create the store where there is none, and bring in what the spool holds."""

@@ -29,6 +29,7 @@ logger = logging.getLogger("cagg")
 
 _FORECAST_REACH = timedelta(hours=48)
 _FORECAST_KEPT = timedelta(hours=48)
+_SEQUENCED_AT_ONCE = 4_096
 _DECISIONS_READ = 200
 """How many of the newest decisions are looked at for zones in use."""
 
@@ -90,7 +91,7 @@ def maintain(components: Components, *, hosts: Mapping[str, HostRuns] | None = N
     problems.extend(spooled.set_aside)
     with components.store.transaction() as tx:
         expired = len(book_expired(tx, now=tx.now(), limit=1_000, pue_ppm=components.settings.pue_ppm))
-        sequenced = sequence(tx, 10_000)
+    sequenced = _sequence(components)
     reconciled = _reconcile(components, load_hosts(problems) if hosts is None else hosts)
     fetched = _fetch(components, notes)
     return MaintenanceReport(
@@ -103,6 +104,17 @@ def maintain(components: Components, *, hosts: Mapping[str, HostRuns] | None = N
         problems=tuple(problems),
         notes=tuple(notes),
     )
+
+
+def _sequence(components: Components) -> int:
+    """Give all waiting entries their places, batch by batch, so that no transaction gets long."""
+    total = 0
+    while True:
+        with components.store.transaction() as tx:
+            done = sequence(tx, _SEQUENCED_AT_ONCE)
+        total += done
+        if done < _SEQUENCED_AT_ONCE:
+            return total
 
 
 def _reconcile(components: Components, hosts: Mapping[str, HostRuns]) -> int:
@@ -160,11 +172,13 @@ def _fetch_zone(components: Components, zone_name: str, notes: list[str]) -> int
         return 0
     live = answer.quality in (GridQuality.LIVE, GridQuality.CACHED) or not components.grid.cache_keys(zone_name)
     notes.extend(() if live else answer.steps)  # a cache that never fills must not look healthy
+    past = None if live else components.grid.past_day(zone_name, cached)  # readings are still to be priced
+    fetched = [row for row in (answer.fetched, past) if row is not None]
     with components.store.transaction() as tx:
-        if answer.fetched is not None:
-            tx.put_forecast(answer.fetched)
+        for row in fetched:
+            tx.put_forecast(row)
         tx.drop_forecasts(now - _FORECAST_KEPT)
-    return 0 if answer.fetched is None else 1
+    return len(fetched)
 
 
 def _sign(components: Components, problems: list[str]) -> int | None:

@@ -7,14 +7,15 @@ An implementation is an adapter: it translates and holds no rule. Each port has 
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cagg.intensity import IntensitySeries, Zone
+from cagg.pastruns import HistoryOptions, PastPipeline, PastRun
 from cagg.provenance import Convention, Grade, IntensityKind
 from cagg.records import Allotment, Budget, Entry, EntryKind, Reservation
 from cagg.windows import Window
@@ -27,10 +28,12 @@ __all__ = [
     "EnergySource",
     "ForecastRows",
     "HistoryPoint",
+    "HostHistory",
     "HostRuns",
     "IntensityProvider",
     "JournalRow",
     "LedgerRows",
+    "RemembersRuns",
     "RunState",
     "Sample",
     "Signer",
@@ -278,15 +281,20 @@ class LedgerRows(Protocol):
         """Return the entry with this id."""
         ...
 
-    def insert_entry(self, entry: Entry, columns: Mapping[str, str | int | None]) -> None:
+    def insert_entry(self, entry: Entry, columns: Mapping[str, str | int | None]) -> bool:
         """Insert an entry, with its leaf when it has an index, else with its queue row.
 
-        ``columns`` are re-derivable from the body (ledger.entry.columns_of).
+        False, and nothing inserted, when another transaction has recorded this key since it was looked for: read it
+        again. ``columns`` are re-derivable from the body (ledger.entry.columns_of).
         """
         ...
 
     def take_queued(self, limit: int) -> Sequence[tuple[str, bytes]]:
-        """Remove and return up to ``limit`` (entry_id, leaf_hash), oldest first."""
+        """Remove and return up to ``limit`` (entry_id, leaf_hash), oldest first.
+
+        Locks the log for the transaction, so that the places given out next are the only ones; empty while another
+        transaction has it locked.
+        """
         ...
 
     def queued(self) -> int:
@@ -347,7 +355,11 @@ class LedgerRows(Protocol):
         limit: int | None = None,
         start: int = 0,
     ) -> Iterator[Entry]:
-        """Sequenced entries by index from ``start`` on, filtered; streams, never loads all."""
+        """Entries by index from ``start`` on, then those that wait for their place, filtered; streams.
+
+        An entry that was committed is seen at once, with the index None until it is sequenced. ``newest_first`` is the
+        same backwards. Each entry comes once, even when it is sequenced while this reads.
+        """
         ...
 
     def columns(self, start: int, stop: int) -> Iterator[tuple[int, str, Mapping[str, str | int | None]]]:
@@ -399,8 +411,23 @@ class BudgetRows(Protocol):
         """Current budgets of exactly this path; all of them for None; ordered by path, unit, period."""
         ...
 
+    def budgets_on(self, paths: Collection[str]) -> Sequence[Budget]:
+        """Current budgets of any of these paths, ordered as in :meth:`budgets`."""
+        ...
+
     def put_budget(self, budget: Budget, at: datetime) -> None:
-        """Insert a budget or its next version."""
+        """Insert a budget or its next version; raises ReservationConflict when another just did."""
+        ...
+
+    def lock_allotments(
+        self, wanted: Sequence[tuple[Budget, Window]], held: Collection[int] = ()
+    ) -> Sequence[Allotment]:
+        """Lock allotments for the transaction in the documented order and return them, each once, in that order.
+
+        Args:
+            wanted: budgets with the periods whose allotments are created, with the budget's limit, when new.
+            held: ids of further ones; those that do not exist are left out.
+        """
         ...
 
     def allotment(self, budget: Budget, window: Window) -> Allotment:
@@ -425,12 +452,27 @@ class BudgetRows(Protocol):
         first, not locked."""
         ...
 
+    def opened(self, wanted: Sequence[tuple[Budget, Window]]) -> Sequence[Sequence[Allotment]]:
+        """:meth:`allotments_overlapping` for each of several budgets, in the same order."""
+        ...
+
     def set_allotment_limit(self, allotment_id: int, limit: int) -> None:
         """Change the limit of an open period after the budget was changed."""
         ...
 
     def post(self, row: JournalRow) -> None:
-        """Insert a journal row and change the allotment's counters by it."""
+        """:meth:`post_all` of one row that may pass no enforced limit."""
+        ...
+
+    def post_all(self, rows: Sequence[JournalRow], *, allow_over: Collection[int] = ()) -> None:
+        """Insert journal rows and change the allotments' counters by them; at most one row per allotment.
+
+        A store may check once more that no hold passes an enforced limit, except of allotments in ``allow_over``.
+
+        Raises:
+            InvalidInput: an allotment does not exist.
+            ReservationConflict: the store refuses a hold above an enforced limit; nothing was posted.
+        """
         ...
 
     def journal_sums(self) -> Mapping[int, tuple[int, int, int]]:
@@ -472,6 +514,10 @@ class BudgetRows(Protocol):
 
     def put_reservation(self, reservation: Reservation) -> None:
         """Insert or replace a reservation and its holds."""
+        ...
+
+    def book(self, reservation: Reservation, rows: Sequence[JournalRow], *, allow_over: Collection[int] = ()) -> None:
+        """:meth:`post_all`, then :meth:`put_reservation`; neither when the rows are refused."""
         ...
 
 
@@ -522,6 +568,16 @@ class Store(Protocol):
         """A reading transaction: one consistent state, no lock against writers, creates nothing."""
         ...
 
+    def migrate(self) -> bool:
+        """Create the tables, or bring them to this program's version; True when they were created.
+
+        On PostgreSQL nothing else does; a SQLite file is created and brought up to date by its first writer as well.
+
+        Raises:
+            StoreUnavailable: the store cannot be reached or written.
+        """
+        ...
+
     def close(self) -> None:
         """Release connections."""
         ...
@@ -559,4 +615,38 @@ class HostRuns(Protocol):
 
     def describe(self) -> Mapping[str, str]:
         """Version and address for ``cagg doctor``; no secrets."""
+        ...
+
+
+class HostHistory(Protocol):
+    """What ``cagg assess`` reads of an engine: what it remembers of past runs. Only reads; changes nothing there.
+
+    Attributes:
+        notes: what could not be read or was left out, in sentences; grows while runs are read.
+    """
+
+    notes: list[str]
+
+    def pipelines(self) -> Sequence[PastPipeline]:
+        """Every pipeline that the engine knows now; raises HostUnavailable."""
+        ...
+
+    def runs(self, since: datetime, until: datetime, progress: Callable[[int, int | None], None]) -> Iterator[PastRun]:
+        """Attempts that started in ``[since, until)``, in any order; streams. Raises HostUnavailable.
+
+        ``progress`` hears how many were read and how many there are; None while nobody knows.
+        """
+        ...
+
+    def snippet(self, pipeline: str, zone: str | None, max_wait: str) -> str:
+        """The lines that gate this pipeline, as its author would write them."""
+        ...
+
+
+@runtime_checkable
+class RemembersRuns(Protocol):
+    """A HostRuns class, not its instances, that also has a history to show."""
+
+    def history(self, options: HistoryOptions) -> AbstractContextManager[HostHistory]:
+        """Open the history. Raises HostUnavailable or ConfigurationError."""
         ...

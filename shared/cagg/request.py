@@ -229,6 +229,14 @@ class GateOptions:
             raise InvalidInput(f"{where}: unknown option {unknown[0]!r}; known are {', '.join(sorted(known))}.")
         return cls(**values)
 
+    def to_mapping(self) -> dict[str, Any]:
+        """Return what is said here in plain JSON values; :meth:`from_mapping` reads it back without loss."""
+        return {
+            item.name: _as_json(value)
+            for item in fields(self)
+            if (value := getattr(self, item.name)) is not None and value is not False
+        }
+
     @property
     def resolved_purpose(self) -> Purpose:
         """The purpose after the default: release for validation, work for the rest."""
@@ -240,6 +248,23 @@ class GateOptions:
     def resolved_risk(self) -> Risk:
         """The risk class after the default (limited)."""
         return Risk(self.risk) if self.risk is not None else Risk.LIMITED
+
+
+def _as_json(value: object) -> str | float | bool:
+    match value:
+        case Energy():
+            return f"{value.millijoules} mJ"
+        case Power():
+            return f"{value.milliwatts} mW"
+        case timedelta():
+            microseconds = value // timedelta(microseconds=1)
+            return f"{microseconds // 1_000_000}.{microseconds % 1_000_000:06} s"
+        case datetime():
+            return value.isoformat()
+        case bool() | float():
+            return value
+        case _:
+            return str(value)
 
 
 def _check_characters(text: str, name: str) -> None:

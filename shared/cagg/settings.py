@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from cagg.errors import CaggError, ConfigurationError, InvalidInput
 from cagg.quantities import PPM, CarbonIntensity, Energy, Power
 from cagg.request import GateOptions
+from cagg.secret import Secret
 from cagg.windows import parse_duration, parse_instant, time_zone
 
 __all__ = ["METER_SOURCES", "IdlePolicy", "Mode", "OnStoreDown", "Settings", "find_config", "load_settings"]
@@ -172,6 +173,10 @@ def _instant(value: object) -> datetime:
     return parse_instant(value)
 
 
+def _secret(value: object) -> Secret:
+    return value if isinstance(value, Secret) else Secret(value=value.strip() if isinstance(value, str) else "")
+
+
 def _item(key: str, parse: Callable[[Any], Any], default: Any) -> Any:
     return field(default=default, metadata={"key": key, "parse": parse})
 
@@ -192,6 +197,8 @@ class Settings:
         grid_timeout: longest wait for one answer of a provider.
         trace_file, trace_scale, trace_anchor, trace_name: a recorded series as provider ``trace``; the scale says how
             many seconds of the trace pass per second of the clock; the anchor is the instant of its first interval.
+        electricity_maps_token: token of Electricity Maps, never shown; None = that source cannot be asked.
+        electricity_maps_url, electricity_maps_basis: its address, and which emission factors it is asked for.
         planning_intensity: price of holds; None = 95th percentile of the zone's climatology.
         pue_ppm: power usage effectiveness in parts per million; None = not applied.
         materiality: runs expected to use less are never deferred.
@@ -221,6 +228,9 @@ class Settings:
     trace_scale: float = _item("grid.trace.time_scale", _scale, 1.0)
     trace_anchor: datetime | None = _item("grid.trace.anchor", _instant, None)
     neso_url: str = _item("grid.neso.url", _text, "https://api.carbonintensity.org.uk")
+    electricity_maps_token: Secret | None = _item("grid.electricity_maps.token", _secret, None)
+    electricity_maps_url: str = _item("grid.electricity_maps.url", _text, "https://api.electricitymaps.com")
+    electricity_maps_basis: str = _item("grid.electricity_maps.basis", _one_of("life_cycle", "direct"), "life_cycle")
     planning_intensity: CarbonIntensity | None = _item(
         "grid.planning_intensity", _quantity(CarbonIntensity.parse, "300 g/kWh"), None
     )

@@ -42,6 +42,8 @@ class Reason(StrEnum):
     INTENSITY_UNKNOWN_TO_BUDGET = "intensity_unknown_to_budget"
     NO_REVIEWER = "no_reviewer"
     STORE_DOWN = "store_down"
+    STORE_NOT_SHARED = "store_not_shared"
+    """runs may land on several machines and the store is one file: a budget per machine"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,10 +54,10 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def product() -> list[Module]:
     """Every module of the packages."""
-    return _modules("shared/cagg", "cagg_prefect")
+    return _modules("shared/cagg", "cagg_prefect", "cagg_airflow")
 
 
 @pytest.fixture(scope="session")
 def everything() -> list[Module]:
     """Every Python file of the checkout."""
-    return _modules("shared", "cagg_prefect", "tests", "examples", "benchmarks", ".ci")
+    return _modules("shared", "cagg_prefect", "cagg_airflow", "tests", "examples", "benchmarks", ".ci")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("package", ["cagg", "cagg_prefect"])
+@pytest.mark.parametrize("package", ["cagg", "cagg_prefect", "cagg_airflow"])
 def test_the_packages_come_from_site_packages(package: str) -> None:
     spec = importlib.util.find_spec(package)
     assert spec is not None
@@ -26,7 +26,7 @@ def _files() -> set[str]:
 
 def test_the_wheel_holds_types_data_migrations_and_licences() -> None:
     files = _files()
-    assert {"cagg/py.typed", "cagg_prefect/py.typed"} <= files
+    assert {"cagg/py.typed", "cagg_prefect/py.typed", "cagg_airflow/py.typed"} <= files
     assert {Path(name).name for name in files if ".dist-info/licenses" in name} >= {"LICENSE", "LICENSES.md"}
     assert any(name.startswith("cagg/store/migrations/versions/") and name.endswith(".py") for name in files)
     assert any(name.startswith("cagg/grid/data/") and name.endswith((".gz", ".csv", ".json")) for name in files)
@@ -36,7 +36,7 @@ def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(root: Path)
     files = {name for name in _files() if not name.startswith("cagg-") and "__pycache__" not in name}
     sources = {
         str(file.relative_to(top))
-        for top, package in ((root / "shared", "cagg"), (root, "cagg_prefect"))
+        for top, package in ((root / "shared", "cagg"), (root, "cagg_prefect"), (root, "cagg_airflow"))
         for file in (top / package).rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     }

@@ -6,12 +6,13 @@ import asyncio
 import inspect
 import io
 import sys
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from prefect import flow, get_client, task, unmapped
-from prefect.cache_policies import INPUTS
+from prefect.cache_policies import INPUTS, NO_CACHE
 from prefect.client.schemas.objects import State
 
 from cagg.errors import InvalidInput, NotAdmitted
@@ -243,6 +244,44 @@ def test_cached_task_is_neither_asked_for_nor_metered(scripted: Any) -> None:
     assert entered == [1]
     assert len(scripted.asked) == 1
     assert scripted.outcomes == [("twice/cached", 1, "completed")]
+
+
+def test_a_cache_key_that_fails_or_names_a_parameter_is_what_prefect_makes_of_it(scripted: Any) -> None:
+    entered: list[str] = []
+
+    class Broken(Exception):
+        """An error of the user's own, below no class that we could name."""
+
+    def fails(context: Any, parameters: Any) -> str:
+        raise Broken
+
+    @carbon_aware()
+    @task(persist_result=True, cache_key_fn=fails)
+    def keyless() -> int:
+        entered.append("keyless")
+        return 1
+
+    @carbon_aware()
+    @task(persist_result=True, cache_policy=NO_CACHE, result_storage_key="{parameters[name]}")
+    def named(name: str) -> int:
+        entered.append(name)
+        return 2
+
+    @flow
+    def several(name: str) -> list[int]:
+        return [keyless(), keyless(), named(name), named(name + "-b")]
+
+    assert several(f"named-{id(entered)}") == [1, 1, 2, 2]
+    assert len(entered) == len(scripted.asked) == 4
+
+
+def test_a_long_lived_process_remembers_a_bounded_number_of_subflow_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cagg_prefect import flows
+
+    monkeypatch.setattr(flows, "_MOST_REMEMBERED", 2)
+    monkeypatch.setattr(flows, "_executions", OrderedDict())
+    assert [flows._entered(name) for name in ("a", "b", "a", "c", "a", "b")] == [1, 1, 2, 1, 3, 1]
+    assert len(flows._executions) == 2
 
 
 def test_variants_keep_the_gate_and_meter_once(scripted: Any) -> None:

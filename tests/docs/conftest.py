@@ -6,10 +6,15 @@ with ``-eu``; ``toml`` and ``json`` are parsed; other languages are for reading.
 
     <!-- not run: reason -->     the block is only shown
     <!-- exit 1 -->              the block must end with this status
+    <!-- airflow -->             the block is run in the Airflow environment, and no other block is run there
+    <!-- airflow, saved -->      as above, but the block is only saved: a later one runs it
+
+Everything else belongs to the Prefect environment. An example folder belongs to the engine at the end of its name.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -23,11 +28,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+ENGINE = "airflow" if importlib.util.find_spec("airflow") else "prefect"
+"""Which engine this environment has."""
 SHELLS = {"sh", "bash", "shell", "console"}
 _FENCE = re.compile(
     r"^(?P<indent>\s*)```(?P<language>[\w-]*)[^\n`]*\n(?P<code>.*?)^(?P=indent)```\s*$", re.MULTILINE | re.DOTALL
 )
-_NOT_RUN = re.compile(r"<!--\s*not run:\s*(?P<reason>.{10,}?)\s*-->\s*$", re.DOTALL)
+_NOT_RUN = re.compile(r"<!--\s*not run:\s*(?P<reason>(?:(?!-->).){10,}?)\s*-->\s*$", re.DOTALL)
+_AIRFLOW = re.compile(r"<!--\s*airflow(?P<saved>, saved)?\s*-->\s*$")
 _STATUS = re.compile(r"<!--\s*exit (?P<status>\d+)\s*-->\s*$")
 _FILE = re.compile(r"^(?:#|//)\s*(?P<name>[\w./-]+\.(?:py|toml|json|sh))\s*$")
 
@@ -41,6 +49,8 @@ class Block:
     line: int
     status: int
     shown_only: str
+    engine: str
+    saved_only: bool
 
     @property
     def file(self) -> str | None:
@@ -54,7 +64,7 @@ def blocks_of(text: str) -> list[Block]:
     found = []
     for match in _FENCE.finditer(text):
         before = text[: match.start()].rstrip(" ")
-        reason, status = _NOT_RUN.search(before), _STATUS.search(before)
+        reason, status, airflow = _NOT_RUN.search(before), _STATUS.search(before), _AIRFLOW.search(before)
         indent = len(match["indent"])
         found.append(
             Block(
@@ -63,6 +73,8 @@ def blocks_of(text: str) -> list[Block]:
                 line=text.count("\n", 0, match.start()) + 1,
                 status=int(status["status"]) if status else 0,
                 shown_only=reason["reason"] if reason else "",
+                engine="airflow" if airflow else "prefect",
+                saved_only=bool(airflow and airflow["saved"]),
             )
         )
     return found
@@ -79,6 +91,9 @@ def environment(home: Path) -> dict[str, str]:
         "PREFECT_HOME": str(home / ".prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+        "AIRFLOW_HOME": str(home / "airflow"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "DO_NOT_TRACK": "1",
         "HTTP_PROXY": nowhere,
         "HTTPS_PROXY": nowhere,
@@ -89,16 +104,21 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
-def run_blocks(page: Path, folder: Path, home: Path) -> int:
-    """Run a page's blocks in ``folder``; return how many ran. A failure names the page, the line and the output."""
+def run_blocks(page: Path, folder: Path, home: Path, *, engine: str = ENGINE) -> int:
+    """Run an engine's blocks of a page in ``folder``; return how many ran.
+
+    A failure names the page, the line and the output.
+    """
     ran = 0
     for block in blocks_of(page.read_text(encoding="utf-8")):
-        if block.shown_only:
+        if block.shown_only or block.engine != engine:
             continue
         if block.file is not None:
             target = folder / block.file
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(block.code, encoding="utf-8")
+        if block.saved_only:
+            continue
         if block.language == "toml":
             tomllib.loads(block.code)
         elif block.language == "json":
@@ -127,13 +147,13 @@ def _expect(block: Block, page: Path, command: list[str], folder: Path, home: Pa
 
 
 @pytest.fixture
-def run_page(tmp_path: Path) -> Callable[[Path, Path], int]:
+def run_page(tmp_path: Path) -> Callable[..., int]:
     """Run a page's blocks in a folder, with a home of their own."""
     home = tmp_path / "home"
     home.mkdir()
 
-    def run(page: Path, folder: Path) -> int:
-        return run_blocks(page, folder, home)
+    def run(page: Path, folder: Path, *, engine: str = ENGINE) -> int:
+        return run_blocks(page, folder, home, engine=engine)
 
     return run
 

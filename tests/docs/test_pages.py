@@ -14,7 +14,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_blocks_run(page: Path, tmp_path: Path, run_page: Callable[[Path, Path], int]) -> None:
+def test_the_blocks_run(page: Path, tmp_path: Path, run_page: Callable[..., int]) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
     run_page(page, folder)
@@ -71,11 +71,29 @@ raise SystemExit(1)
     shell, clone, python, toml = parse_page(page)
     assert (shell.language, shell.line, shell.status, shell.shown_only) == ("sh", 2, 0, "")
     assert clone.shown_only == "it needs a checkout of its own"
-    assert (python.status, python.file) == (1, "folder/check.py")
+    assert (python.status, python.file, python.shown_only) == (1, "folder/check.py", "")
     assert toml.code == 'zone = "neso:GB"\n'
 
 
-def test_a_block_that_fails_is_noticed(tmp_path: Path, run_page: Callable[[Path, Path], int]) -> None:
+def test_a_block_that_fails_is_noticed(tmp_path: Path, run_page: Callable[..., int]) -> None:
     page = ROOT / "tests" / "docs" / "pages" / "failing.md"
     with pytest.raises(AssertionError, match=r"failing\.md:3 ended with 3, not 0"):
-        run_page(page, tmp_path)
+        run_page(page, tmp_path, engine="prefect")
+
+
+def test_each_block_runs_with_its_engine(tmp_path: Path, run_page: Callable[..., int]) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("""```sh
+touch with-prefect
+```
+
+<!-- airflow -->
+```sh
+touch with-airflow
+```
+""")
+    assert run_page(page, tmp_path, engine="airflow") == 1
+    assert (tmp_path / "with-airflow").exists()
+    assert not (tmp_path / "with-prefect").exists()
+    assert run_page(page, tmp_path, engine="prefect") == 1
+    assert (tmp_path / "with-prefect").exists()

@@ -1,14 +1,14 @@
-"""The one order in which budget rows are locked, and how counters move."""
+"""The one order in which budget rows are locked, and how counters change."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterator
 from datetime import datetime
 
 from cagg.ports import JournalRow, Transaction
 from cagg.records import Allotment
 
-__all__ = ["INT64_MAX", "lock", "lock_order", "move"]
+__all__ = ["INT64_MAX", "change", "lock", "lock_order"]
 
 INT64_MAX = 2**63 - 1
 
@@ -23,16 +23,15 @@ def lock_order(allotment: Allotment) -> tuple[datetime, str, str, str]:
     return allotment.window.start, budget.path, budget.unit.value, budget.period.value
 
 
-def lock(tx: Transaction, allotment_ids: Iterable[int]) -> tuple[Allotment, ...]:
+def lock(tx: Transaction, allotment_ids: Collection[int]) -> tuple[Allotment, ...]:
     """Lock existing allotments in the global order and return them as they then stand, in that order."""
-    found = sorted(tx.allotments_by_id(set(allotment_ids)), key=lock_order)
-    return tuple(tx.allotment_by_id(one.allotment_id) for one in found)
+    return tuple(tx.lock_allotments((), allotment_ids)) if allotment_ids else ()
 
 
-def move(
-    tx: Transaction, allotment: Allotment, *, request_key: str, kind: str, d_held: int, d_spent: int, at: datetime
-) -> None:
-    """Post one change of a locked allotment's counters; a change of nothing leaves no row.
+def change(
+    allotment: Allotment, *, request_key: str, kind: str, d_held: int, d_spent: int, at: datetime
+) -> Iterator[JournalRow]:
+    """Return the row that changes a locked allotment's counters; a change of nothing leaves none.
 
     The overrun follows the excess of held + spent over the limit, up and down, but never below zero: what a lowered
     limit alone left above it was not overrun and is not taken back. A counter that would pass 2^63-1 stays there,
@@ -45,14 +44,12 @@ def move(
     granted = allotment.limit + allotment.extra
     growth = max(0, committed + d_held + d_spent - granted) - max(0, committed - granted)
     d_overrun = min(max(growth, -allotment.overrun), INT64_MAX - allotment.overrun)
-    tx.post(
-        JournalRow(
-            allotment_id=allotment.allotment_id,
-            request_key=request_key,
-            kind=kind,
-            d_held=d_held,
-            d_spent=d_spent,
-            d_overrun=d_overrun,
-            at=at,
-        )
+    yield JournalRow(
+        allotment_id=allotment.allotment_id,
+        request_key=request_key,
+        kind=kind,
+        d_held=d_held,
+        d_spent=d_spent,
+        d_overrun=d_overrun,
+        at=at,
     )

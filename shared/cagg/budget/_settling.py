@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from cagg.budget._locking import INT64_MAX, lock, move
+from cagg.budget._locking import INT64_MAX, change, lock
 from cagg.budget._pricing import carbon_without_intensity, check_pue, price_is_zero
 from cagg.errors import InvalidInput, ReservationConflict
-from cagg.ports import Transaction
+from cagg.ports import JournalRow, Transaction
 from cagg.quantities import PPM, Energy, Unit
 from cagg.records import Budget, Hold, Reservation, ReservationState, Settlement
 
@@ -60,15 +60,15 @@ def end(
         for row in tx.journal(reservation.request_key):
             booked[row.allotment_id] += row.d_spent
     holds = {hold.allotment_id: hold for hold in reservation.holds}
-    for allotment in lock(tx, holds):
+    rows: list[JournalRow] = []
+    for allotment in lock(tx, holds.keys()):
         hold = holds[allotment.allotment_id]
         before = booked[allotment.allotment_id]
         charge: int | None = 0
         if reservation.lease_epoch > 0:
             how = _known if late else charge_of
             charge = how(reservation, allotment.budget, hold, actual, pue_ppm)[0]
-        move(
-            tx,
+        rows += change(
             allotment,
             request_key=reservation.request_key,
             kind=_KIND[state],
@@ -80,7 +80,7 @@ def end(
     if Unit.ENERGY in actual and state is not ReservationState.EXPIRED:
         used = Energy(millijoules=actual[Unit.ENERGY])
     ended = replace(reservation, state=state, used_energy=used, updated_at=now)
-    tx.put_reservation(ended)
+    tx.book(ended, rows)
     return settlement_of(tx, ended, actual)
 
 

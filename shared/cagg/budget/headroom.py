@@ -9,14 +9,14 @@ from datetime import datetime
 from cagg.budget._locking import lock_order
 from cagg.budget._pricing import assumed_carbon, check_pue
 from cagg.budget._settling import check_amounts
-from cagg.budget.periods import window_for
-from cagg.budget.tree import ancestors, require_path
+from cagg.budget.periods import windows_for
+from cagg.budget.tree import ancestors, unknown_budget
 from cagg.ports import Transaction
 from cagg.quantities import Energy, Unit
 from cagg.records import Allotment, Budget, BudgetMode, Headroom
-from cagg.windows import Window, require_utc
+from cagg.windows import require_utc
 
-__all__ = ["assess", "let_past", "open_path", "refusals"]
+__all__ = ["asked", "assess", "let_past", "open_path", "refusals"]
 
 
 def assess(
@@ -60,7 +60,7 @@ def assess(
             own = {item.allotment_id: item.amount for item in present.holds}
     headrooms = []
     for allotment in open_path(tx, path, at=at, held=own):
-        amount, assumed = _asked(allotment.budget, known, set(amounts), energy, pue_ppm)
+        amount, assumed = asked(allotment.budget, known, set(amounts), energy, pue_ppm)
         others = replace(allotment, held=allotment.held - own.get(allotment.allotment_id, 0))
         headrooms.append(Headroom(allotment=others, amount=amount, assumed_intensity_milligrams_per_kwh=assumed))
     order = {name: depth for depth, name in enumerate(reversed(ancestors(path)))}
@@ -80,35 +80,16 @@ def open_path(tx: Transaction, path: str, *, at: datetime, held: Collection[int]
     Raises:
         BudgetUnknown: the path has no budget of its own.
     """
-    rules = list(require_path(tx, path))
-    for above in ancestors(path)[1:]:
-        rules.extend(tx.budgets(above))
-    return _open_and_lock(tx, [(rule, window_for(tx, rule, at)) for rule in rules], held)
+    above = ancestors(path)
+    rules = tx.budgets_on(above)
+    if not any(rule.path == path for rule in rules):
+        raise unknown_budget(path)
+    wanted = list(zip(rules, windows_for(tx, rules, at), strict=True))
+    keys = {(window.start, rule.path, rule.unit.value, rule.period.value) for rule, window in wanted}
+    return tuple(one for one in tx.lock_allotments(wanted, set(held)) if lock_order(one) in keys)
 
 
-def _open_and_lock(
-    tx: Transaction, wanted: Sequence[tuple[Budget, Window]], held: Collection[int]
-) -> tuple[Allotment, ...]:
-    """Open and lock the wanted allotments and those already held, in the global order; return the wanted ones."""
-    steps: list[tuple[tuple[datetime, str, str, str], Budget | None, Window, int]] = [
-        ((window.start, rule.path, rule.unit.value, rule.period.value), rule, window, 0) for rule, window in wanted
-    ]
-    asked = {key for key, *_ in steps}
-    steps += [
-        (lock_order(one), None, one.window, one.allotment_id)
-        for one in tx.allotments_by_id(held)
-        if lock_order(one) not in asked
-    ]
-    locked = []
-    for _, rule_or_none, window, allotment_id in sorted(steps, key=lambda step: step[0]):
-        if rule_or_none is None:
-            tx.allotment_by_id(allotment_id)
-        else:
-            locked.append(tx.allotment(rule_or_none, window))
-    return tuple(locked)
-
-
-def _asked(
+def asked(
     budget: Budget, known: Mapping[Unit, int], named: Collection[Unit], energy: Energy, pue_ppm: int
 ) -> tuple[int | None, int | None]:
     """Return what is asked of a budget, and the assumed intensity it was priced with."""

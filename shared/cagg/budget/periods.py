@@ -8,16 +8,17 @@ gap nor an overlap. Time zone rules come from the computer's tz database or from
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import assert_never
 from zoneinfo import ZoneInfo
 
 from cagg.errors import InvalidInput
 from cagg.ports import Transaction
-from cagg.records import Budget, Period
+from cagg.records import Allotment, Budget, Period
 from cagg.windows import Window, require_utc, time_zone
 
-__all__ = ["TOTAL", "period_window", "window_for"]
+__all__ = ["TOTAL", "period_window", "window_for", "windows_for"]
 
 TOTAL = Window(start=datetime(1970, 1, 1, tzinfo=UTC), end=datetime(9000, 1, 1, tzinfo=UTC))
 """The one period of a budget that never starts anew: from the store's first instant to one that nobody will see."""
@@ -64,16 +65,27 @@ def window_for(tx: Transaction, budget: Budget, at: datetime) -> Window:
     the period that follows starts where it ends, and is longer or shorter for once. Two allotments of a budget
     therefore never overlap, and a change of zone never grants the same day twice.
     """
+    (window,) = windows_for(tx, (budget,), at)
+    return window
+
+
+def windows_for(tx: Transaction, budgets: Sequence[Budget], at: datetime) -> list[Window]:
+    """Return :func:`window_for` of each of several budgets, in the same order, by one look into the store."""
     at = require_utc(at, "the instant of a budget period")
-    window = period_window(budget.period, budget.time_zone, at)
+    wanted = [(budget, period_window(budget.period, budget.time_zone, at)) for budget in budgets]
+    return [_between(window, at, opened) for (_, window), opened in zip(wanted, tx.opened(wanted), strict=True)]
+
+
+def _between(window: Window, at: datetime, opened: Sequence[Allotment]) -> Window:
+    """Return the opened period that contains the instant, else what the opened ones leave of the window around it."""
     start, end = window.start, window.end
-    for opened in tx.allotments_overlapping(budget, window):
-        if opened.window.contains(at):
-            return opened.window
-        if opened.window.end <= at:
-            start = max(start, opened.window.end)
+    for one in opened:
+        if one.window.contains(at):
+            return one.window
+        if one.window.end <= at:
+            start = max(start, one.window.end)
         else:
-            end = min(end, opened.window.start)
+            end = min(end, one.window.start)
     return Window(start=start, end=end)
 
 

@@ -26,13 +26,13 @@ from cagg.budget._guards import (
     lease_of,
     what_next,
 )
-from cagg.budget._locking import INT64_MAX, lock, move
+from cagg.budget._locking import INT64_MAX, change, lock
 from cagg.budget._settling import check_amounts, end, settled_before, settlement_of
 from cagg.budget.headroom import assess, let_past, refusals
 from cagg.budget.tree import ancestors, require_path
 from cagg.budget.unheld import charge_unheld
 from cagg.errors import InvalidInput, ReservationConflict
-from cagg.ports import Transaction
+from cagg.ports import JournalRow, Transaction
 from cagg.quantities import Energy, Power, Unit
 from cagg.records import Headroom, Hold, Reservation, ReservationState, Settlement
 from cagg.windows import require_utc
@@ -107,11 +107,11 @@ def hold(
     for allotment in locked:
         if allotment.allotment_id in wanted:
             check_room(allotment, wanted[allotment.allotment_id], own.get(allotment.allotment_id, 0), allow_over)
+    rows: list[JournalRow] = []
     for allotment in locked:
         which = allotment.allotment_id
         amount = (wanted[which].amount or 0) if which in wanted else 0
-        move(
-            tx,
+        rows += change(
             allotment,
             request_key=reservation.request_key,
             kind="hold" if before is None else "amend",
@@ -125,7 +125,7 @@ def hold(
         Hold(allotment_id=which, unit=units[which], amount=wanted[which].amount or 0) for which in sorted(wanted)
     )
     stored = replace(stored, holds=holds)
-    tx.put_reservation(stored)
+    tx.book(stored, rows, allow_over=allow_over)
     return stored
 
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal, InvalidOperation
 
 from cagg.budget._locking import lock_order
-from cagg.budget.periods import period_window, window_for
+from cagg.budget.periods import period_window, windows_for
 from cagg.errors import BudgetUnknown, InvalidInput
 from cagg.ports import JournalRow, Transaction
 from cagg.quantities import CarbonMass, Energy, Unit
@@ -30,6 +30,7 @@ __all__ = [
     "require_path",
     "set_budget",
     "tree",
+    "unknown_budget",
 ]
 
 _INT64_MAX = 2**63 - 1
@@ -66,10 +67,15 @@ def require_path(tx: Transaction, path: str) -> tuple[Budget, ...]:
     """
     found = tuple(tx.budgets(check_budget_path(path)))
     if not found:
-        raise BudgetUnknown(
-            f"budget {path!r} does not exist; create it with `cagg budget set {path} 2kg/month`, or correct the path."
-        )
+        raise unknown_budget(path)
     return found
+
+
+def unknown_budget(path: str) -> BudgetUnknown:
+    """Return the error for a path that has no budget of its own."""
+    return BudgetUnknown(
+        f"budget {path!r} does not exist; create it with `cagg budget set {path} 2kg/month`, or correct the path."
+    )
 
 
 # ---- text ---------------------------------------------------------------------------------------------------------
@@ -266,12 +272,14 @@ def tree(tx: Transaction, *, path: str | None = None, at: datetime | None = None
     at = tx.now() if at is None else at
     rules = [rule for rule in tx.budgets() if path is None or rule.path == path or rule.path.startswith(f"{path}/")]
     rules.sort(key=lambda rule: (rule.path.split("/"), list(Unit).index(rule.unit), list(Period).index(rule.period)))
-    return tuple(_line(tx, rule, at) for rule in rules)
+    wanted = list(zip(rules, windows_for(tx, rules, at), strict=True))
+    return tuple(
+        _line(rule, window, next((one for one in opened if one.window == window), None))
+        for (rule, window), opened in zip(wanted, tx.opened(wanted), strict=True)
+    )
 
 
-def _line(tx: Transaction, rule: Budget, at: datetime) -> BudgetLine:
-    window = window_for(tx, rule, at)
-    opened = next((one for one in tx.allotments_overlapping(rule, window) if one.window == window), None)
+def _line(rule: Budget, window: Window, opened: Allotment | None) -> BudgetLine:
     limit, spent, held, overrun = rule.limit, 0, 0, 0
     if opened is not None:
         limit, spent, held, overrun = opened.limit + opened.extra, opened.spent, opened.held, opened.overrun

@@ -7,12 +7,12 @@ from dataclasses import replace
 from datetime import datetime
 
 from cagg.budget._guards import ended
-from cagg.budget._locking import move
+from cagg.budget._locking import change
 from cagg.budget._pricing import check_pue
 from cagg.budget._settling import charge_of, check_amounts, had_hold, settled_before, settlement_of
 from cagg.budget.headroom import open_path
 from cagg.errors import InvalidInput, ReservationConflict
-from cagg.ports import Transaction
+from cagg.ports import JournalRow, Transaction
 from cagg.quantities import Energy, Unit
 from cagg.records import Hold, Reservation, ReservationState, Settlement
 from cagg.windows import require_utc
@@ -85,9 +85,11 @@ def charge_unheld(
         updated_at=now,
     )
     tx.put_reservation(settled)
+    rows: list[JournalRow] = []
     for allotment, hold in zip(opened, settled.holds, strict=True):
         charge, _ = charge_of(settled, allotment.budget, hold, actual, factor)
-        move(tx, allotment, request_key=key, kind="settle", d_held=0, d_spent=charge or 0, at=now)
+        rows += change(allotment, request_key=key, kind="settle", d_held=0, d_spent=charge or 0, at=now)
+    tx.post_all(rows)
     return settlement_of(tx, settled, actual)
 
 

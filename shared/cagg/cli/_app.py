@@ -10,7 +10,22 @@ from typing import Annotated, Any
 import typer
 
 import cagg
-from cagg.cli import budget, demo, doctor, explain, forecast, init, ledger, maintain, meter, plan, run, store, zones
+from cagg.cli import (
+    assess,
+    budget,
+    demo,
+    doctor,
+    explain,
+    forecast,
+    init,
+    ledger,
+    maintain,
+    meter,
+    plan,
+    run,
+    store,
+    zones,
+)
 from cagg.cli._output import try_json
 from cagg.cli._voice import LastResort, drain, flush_all, open_streams, say, speaking
 from cagg.errors import CaggError, InvalidInput
@@ -66,6 +81,7 @@ _VERBATIM = {"allow_interspersed_args": False}
 
 app.command("init")(init.init)
 app.command("doctor")(doctor.doctor)
+app.command("assess")(assess.assess)
 app.command("zones")(zones.zones)
 app.command("forecast")(forecast.forecast)
 app.command("plan")(plan.plan)

@@ -12,14 +12,16 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cagg.cli._context import cached_forecasts, store_file, store_is_new
+from cagg.cli._context import cached_forecasts, server_facts, store_file, store_is_new
 from cagg.errors import CaggError
 from cagg.records import ReservationState
 from cagg.settings import Mode, Settings
+from cagg.store.engine import is_postgresql, masked
 from cagg.windows import Window, format_duration
 
 if TYPE_CHECKING:
     from cagg.composition import Components
+    from cagg.intensity import Zone
     from cagg.ports import Checkpoint, Transaction
 
 __all__ = ["Finding", "Level", "examine", "settings_rows"]
@@ -102,7 +104,7 @@ def settings_rows(settings: Settings) -> list[Mapping[str, str]]:
             continue
         value = getattr(settings, item.name)
         text = "" if value is None else ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        text = _PASSWORD.sub(r"\1:***@", text)
+        text = masked(text) if is_postgresql(text) else _PASSWORD.sub(r"\1:***@", text)
         rows.append({"key": item.metadata["key"], "value": text, "origin": settings.origins.get(item.name, "default")})
     stated = {item.name: getattr(settings.defaults, item.name) for item in fields(settings.defaults)}
     for name, value in stated.items():
@@ -151,9 +153,13 @@ def _store(parts: Components) -> Iterator[Finding]:
         return
     try:
         with parts.store.snapshot() as tx:
-            size = tx.tree_size()
-            yield _ok("store", f"{parts.store.url}, schema {SCHEMA_VERSION}, {size} entries{_size(parts)}")
+            size, schema = tx.tree_size(), tx.schema_version()
+            yield _ok("store", f"{parts.store.url}, schema {schema}, {size} entries{_size(parts)}")
+            if schema != SCHEMA_VERSION:
+                yield _note("store", f"a newer cagg has moved the schema on from {SCHEMA_VERSION}", "upgrade cagg here")
             yield from _writable(parts)
+            yield from _server(parts)
+            yield from _waiting(tx)
             yield from _signing(parts, tx, size)
             yield from _overdue(tx)
     except CaggError as error:
@@ -169,6 +175,34 @@ def _writable(parts: Components) -> Iterator[Finding]:
     path = store_file(parts)
     if path is not None and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
         yield _problem("store", f"{path} is read-only", "make the file and its folder writable for this user")
+
+
+def _server(parts: Components) -> Iterator[Finding]:
+    """What a database server lets this role do, and whether anybody can listen."""
+    about = server_facts(parts)
+    if not about:
+        return
+    rights = about["rights"]
+    text = f"PostgreSQL {about['server']}, as {about['role']} ({rights}) in schema {about['schema']}"
+    if rights == "owner":
+        remedy = "give gates a role of their own: cagg store grants --writer ROLE --apply"
+        yield _note("store", f"{text}: this role could change budgets and recorded entries", remedy)
+    elif rights in {"reader", "nothing"}:
+        remedy = "let the owner run: cagg store grants --writer ROLE --apply"
+        yield _problem("store", f"{text}: gates cannot record with it", remedy)
+    else:
+        yield _ok("store", text)
+
+
+def _waiting(tx: Transaction) -> Iterator[Finding]:
+    """Entries that nobody gives their place in the tree: only a store that machines share has them."""
+    oldest = tx.oldest_queued_at()
+    if oldest is None:
+        return
+    age = tx.now() - oldest
+    text = f"{tx.queued()} entries wait for their place in the log, the oldest for {format_duration(age)}"
+    remedy = "run `cagg maintain`, best every few minutes: cagg maintain --every 60s"
+    yield _problem("ledger", text, remedy) if age > _LONGEST_UNSIGNED else _note("ledger", text, remedy)
 
 
 def _signing(parts: Components, tx: Transaction, size: int) -> Iterator[Finding]:
@@ -292,6 +326,16 @@ def _grid(parts: Components, *, online: bool) -> Iterator[Finding]:
         return
     priced = f"readings are priced with {', '.join(accounting)}" if accounting else "nothing prices readings"
     yield _ok("grid", f"zone {zone}; {priced}")
+    if not keys and parts.settings.electricity_maps_token is None and not str(zone).startswith("trace:"):
+        yield _note(
+            "grid", f"no source forecasts {zone}, so that only the usual shape of a day is known", _live_remedy(zone)
+        )
+    elif any(provider == "electricity_maps" for provider, _ in keys) and parts.settings.electricity_maps_token is None:
+        yield _note(
+            "grid",
+            "electricity_maps needs a token; until then only forecasts that others cached count",
+            "set grid.electricity_maps.token, or CAGG_GRID_ELECTRICITY_MAPS_TOKEN",
+        )
     cached = cached_forecasts(parts, name)
     if keys and not cached:
         yield _note("grid", "no forecast is cached", "`cagg maintain` fills the cache for workers without internet")
@@ -302,8 +346,17 @@ def _grid(parts: Components, *, online: bool) -> Iterator[Finding]:
     now = parts.clock.now()
     answer = parts.grid.forecast(name, Window(start=now, end=now + timedelta(hours=24)), [])
     for step in answer.steps:
-        yield _problem("grid", step, "the gate falls back meanwhile; try again later, or check the way to the internet")
+        retry = "the gate falls back meanwhile; try again later, or check the way to the internet"
+        yield _problem("grid", step, "" if " token" in step else retry)  # a sentence about the token says what to do
     yield _ok("grid", f"answered: {answer.quality}{'' if answer.series is None else f', {answer.series.source}'}")
+
+
+def _live_remedy(zone: Zone) -> str:
+    from cagg.grid.zones import equivalent_zone
+
+    if equivalent_zone(zone, "electricity_maps") is None:
+        return "name a zone of a live source, see `cagg zones`, or a trace"
+    return "set grid.electricity_maps.token (CAGG_GRID_ELECTRICITY_MAPS_TOKEN), then Electricity Maps steers it"
 
 
 def _hosts() -> Iterator[Finding]:

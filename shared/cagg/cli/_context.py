@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from cagg.composition import Components
     from cagg.ports import Transaction
     from cagg.records import Entry, EntryKind
+    from cagg.store.postgresql import PostgresqlStore
 
-__all__ = ["cached_forecasts", "components", "find_entry", "store_file", "store_is_new"]
+__all__ = ["cached_forecasts", "components", "find_entry", "server_facts", "server_store", "store_file", "store_is_new"]
 
 
 def components(arguments: Mapping[str, Any] | None = None) -> Components:
@@ -37,6 +38,21 @@ def store_is_new(parts: Components) -> bool:
     """True when the store is a file that nothing has created yet: there is nothing to read, and nothing is wrong."""
     path = store_file(parts)
     return path is not None and not path.exists()
+
+
+def server_store(parts: Components) -> PostgresqlStore | None:
+    """Return the store when it is one on a database server; None for a file."""
+    if store_file(parts) is not None:
+        return None
+    from cagg.store.postgresql import PostgresqlStore
+
+    return parts.store if isinstance(parts.store, PostgresqlStore) else None
+
+
+def server_facts(parts: Components) -> Mapping[str, Any]:
+    """Return what a database server says of itself and of our role; empty for a file."""
+    store = server_store(parts)
+    return {} if store is None else store.facts()
 
 
 def cached_forecasts(parts: Components, zone_name: str) -> list[Any]:

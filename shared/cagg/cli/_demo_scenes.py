@@ -75,7 +75,7 @@ def budgets(parts: Components) -> tuple[BudgetLine, ...]:
         return tree(tx)
 
 
-def tell_setting(to: Console) -> None:
+def tell_setting(to: Console, scale: int) -> None:
     """Say what is real and what is staged."""
     line(to)
     line(to, "What you will see:", style="bold")
@@ -87,7 +87,7 @@ def tell_setting(to: Console) -> None:
     for text in (
         "It is 22:00 and a validation has to be finished by 06:00.",
         "The forecast is real: Great Britain, 14 March 2023, 48 hours, by NESO (CC BY 4.0).",
-        f"Time is compressed: {demo_story.SCALE // 60} minutes of that night pass in one second.",
+        f"Time is compressed: {scale // 60} minutes of that night pass in one second.",
         declared,
     ):
         line(to, f"  - {text}")
@@ -106,10 +106,11 @@ def tell_budgets(to: Console, title: str, lines: tuple[BudgetLine, ...]) -> None
 class Audience:
     """Reads the ledger while the engine works and tells each decision once, then the wait."""
 
-    def __init__(self, *, to: Console, folder: Path, say_every: timedelta) -> None:
+    def __init__(self, *, to: Console, folder: Path, say_every: timedelta, counted_down: bool) -> None:
         self._to = to
         self._folder = folder
         self._say_every = say_every
+        self._counted_down = counted_down
         self._told: set[str] = set()
         self._waiting: Mapping[str, Any] | None = None
         self._said: timedelta | None = None
@@ -127,11 +128,11 @@ class Audience:
                 self._told.add(body["entry_id"])
                 self._decision(parts, body, demo_story.read_story(self._folder))
         if self._waiting is not None:
-            self._wait(parts, self._waiting)
+            self._wait(parts, self._waiting, demo_story.read_story(self._folder))
 
     def _decision(self, parts: Components, body: Mapping[str, Any], story: Story) -> None:
         to = self._to
-        if sys.stderr.isatty():
+        if self._counted_down:
             sys.stderr.write("\r\x1b[K")  # the engine counts down on the same line
             sys.stderr.flush()
         verdict, question, proposal = body["verdict"], body["question"], body["proposal"]
@@ -154,15 +155,15 @@ class Audience:
         line(to, f"  deadline       {story.told(deadline)}")
         tell_budgets(to, "Budget while it waits: what it may need is held already", budgets(parts))
 
-    def _wait(self, parts: Components, body: Mapping[str, Any]) -> None:
+    def _wait(self, parts: Components, body: Mapping[str, Any], story: Story) -> None:
         left = parse_instant(body["verdict"]["until"]) - parts.clock.now()
-        if left <= timedelta(0) or sys.stderr.isatty():
-            return  # on a terminal the engine shows its own countdown
+        if left <= timedelta(0) or self._counted_down:
+            return
         if self._said is None or self._said - left >= self._say_every:
             self._said = left
             line(
                 self._to,
-                f"  waiting, {format_duration(left)} left ({format_duration(left * demo_story.SCALE)} of that night)",
+                f"  waiting, {format_duration(left)} left ({format_duration(left * story.scale)} of that night)",
             )
 
 
@@ -250,7 +251,7 @@ def maintain_and_verify(to: Console, parts: Components) -> VerifyReport:
     return verdict
 
 
-def tell_next(to: Console, folder: Path) -> None:
+def tell_next(to: Console, folder: Path, hint: str) -> None:
     """Say where to look next."""
     line(to)
     line(to, "Where to look next", style="bold")
@@ -266,7 +267,7 @@ def tell_next(to: Console, folder: Path) -> None:
         ("cagg doctor", "what works on this machine"),
     ):
         line(to, f"  {command:<22}{text}")
-    line(to, "In a project of your own: `cagg init`, then @carbon_aware above your @flow.")
+    line(to, f"In a project of your own: `cagg init`, then {hint}.")
 
 
 def document(

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Trial", "try_request"]
 
+_LOOKED_AT = 50
+"""Newest decisions among which the trial's own is looked for."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
@@ -65,8 +68,11 @@ class _UndoingStore:
         try:
             with self._store.transaction() as tx:
                 yield tx
-                for entry in tx.entries(kind=EntryKind.DECISION, newest_first=True, limit=1):
-                    self.bodies.append(read_body(tx, entry))
+                # of a store that machines share, others may have recorded theirs meanwhile
+                newest = tx.entries(kind=EntryKind.DECISION, newest_first=True, limit=_LOOKED_AT)
+                ours = next((entry for entry in newest if entry.recorded_at == tx.now()), None)
+                if ours is not None:
+                    self.bodies.append(read_body(tx, ours))
                 raise _Undone
         except _Undone:
             return
@@ -76,6 +82,10 @@ class _UndoingStore:
     def snapshot(self) -> AbstractContextManager[Transaction]:
         """The store's own reading transaction."""
         return self._store.snapshot()
+
+    def migrate(self) -> bool:
+        """Nothing: a trial changes no schema."""
+        return False
 
     def close(self) -> None:
         """Nothing: the store belongs to the caller."""

@@ -8,8 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,7 +32,8 @@ __all__ = ["demo", "environment_of", "prepare_folder"]
 
 _MARKER = ".cagg-demo"
 _POLL_SECONDS = 0.25
-_SAY_EVERY = timedelta(seconds=3)
+_SAY_EVERY = timedelta(minutes=30)
+"""of the story"""
 
 
 def demo(
@@ -107,6 +110,39 @@ def environment_of(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """What an adapter's module ``demo`` says of itself; it imports no engine before it is run.
+
+    Attributes:
+        module: run as ``python -m MODULE FOLDER``.
+        scale: SCALE, seconds of the story per second of the clock: an engine whose shortest wait is long plays slower.
+        counts_down: COUNTS_DOWN, on a terminal the engine itself shows how long it waits.
+        in_a_project: IN_A_PROJECT, what a reader does next.
+        tidy: ends what the part has left running when it was stopped; gets the folder.
+    """
+
+    module: str
+    scale: int = demo_story.SCALE
+    counts_down: bool = False
+    in_a_project: str = "a gate in front of a task of yours"
+    tidy: Callable[[Path], None] = lambda _: None
+
+
+def _part_of(engine: EntryPoint) -> _Part:
+    name = f"{engine.module.partition('.')[0]}.demo"
+    try:
+        module = import_module(name)
+    except ImportError:
+        return _Part(module=name)  # running it fails too, and shows why
+    said = {
+        key.lower(): getattr(module, key) for key in ("SCALE", "COUNTS_DOWN", "IN_A_PROJECT") if hasattr(module, key)
+    }
+    if hasattr(module, "tidy"):
+        said["tidy"] = module.tidy
+    return _Part(module=name, **said)
+
+
 class _Demo:
     """One performance."""
 
@@ -116,6 +152,7 @@ class _Demo:
         self._to = to
         self._json = json
         self._environment = environment_of(folder, os.environ)
+        self._part = _part_of(engine)
 
     def play(self) -> int:
         """Play it from the budget to the verified ledger and return the exit status."""
@@ -127,7 +164,7 @@ class _Demo:
             to, f"cagg demo: a nightly validation on {self._engine.name}, everything below {self._folder}", style="bold"
         )
         before = scenes.set_budgets(parts)
-        scenes.tell_setting(to)
+        scenes.tell_setting(to, self._part.scale)
         scenes.tell_budgets(to, "Budget before the run", before)
         line(to)
         line(to, f"Starting {self._engine.name} with a server of its own; the first start takes 10 to 20 seconds.")
@@ -144,7 +181,7 @@ class _Demo:
         after = scenes.budgets(parts)
         scenes.tell_budgets(to, "Budget after the run", after)
         report = scenes.maintain_and_verify(to, parts)
-        scenes.tell_next(to, self._folder)
+        scenes.tell_next(to, self._folder, self._part.in_a_project)
         document = scenes.document(self._folder, self._engine.name, chapters, before, after, report)
         status = 0 if report.verified and chapters.complete else 1
         return answer(document, lambda _: None, json=self._json, status=status)
@@ -156,14 +193,13 @@ class _Demo:
 
         clock = SystemClock()
         if start:
-            demo_story.begin(self._folder, clock.now())
+            demo_story.begin(self._folder, clock.now(), self._part.scale)
         return compose(load_settings(environ=self._environment, start=self._folder), clock=clock)
 
     def _run(self) -> int:
         """Run the engine's part in a process of its own and tell the decisions as they are recorded."""
-        module = f"{self._engine.module.partition('.')[0]}.demo"
         process = subprocess.Popen(
-            [sys.executable, "-m", module, str(self._folder)],
+            [sys.executable, "-m", self._part.module, str(self._folder)],
             cwd=self._folder,
             env=self._environment,
             stdout=2 if self._json else None,
@@ -178,12 +214,18 @@ class _Demo:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            self._part.tidy(self._folder)
         return process.wait()
 
     def _watch(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
         from cagg.cli import _demo_scenes as scenes
 
-        audience = scenes.Audience(to=self._to, folder=self._folder, say_every=_SAY_EVERY)
+        audience = scenes.Audience(
+            to=self._to,
+            folder=self._folder,
+            say_every=_SAY_EVERY / self._part.scale,
+            counted_down=self._part.counts_down and sys.stderr.isatty(),
+        )
         parts = self._parts(start=False)
         while process.poll() is None:
             audience.look(parts)

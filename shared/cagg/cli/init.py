@@ -144,7 +144,8 @@ def suggested_zones(timezone: str | None) -> list[tuple[str, str]]:
     for item in all_zones():
         here = item.area == country or item.area.startswith(f"{country}-") or item.wider == country
         if here and not (item.zone.provider == "neso" and item.wider):
-            found.append((str(item.zone), f"{item.name} ({item.kind})"))
+            token = ", with a token" if item.zone.provider == "electricity_maps" else ""
+            found.append((str(item.zone), f"{item.name} ({item.kind}{token})"))
     return found[:_MOST_SUGGESTIONS]
 
 

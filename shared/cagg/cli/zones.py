@@ -20,8 +20,10 @@ __all__ = ["matching_zones", "zones"]
 
 def zones(
     *,
-    search: Annotated[str | None, typer.Argument(help="Part of a code or name.")] = None,
-    provider: Annotated[str | None, typer.Option(help="neso, climatology, yearly or trace.")] = None,
+    search: Annotated[
+        str | None, typer.Argument(help="Part of a code, a name or a cloud region (aws:eu-west-2).")
+    ] = None,
+    provider: Annotated[str | None, typer.Option(help="neso, electricity_maps, climatology, yearly or trace.")] = None,
     json: Json = False,
 ) -> int:
     """List zones with what their numbers mean. Exit status 1 when none matches."""
@@ -35,7 +37,7 @@ def zones(
 
 
 def matching_zones(search: str | None) -> list[ZoneEntry]:
-    """Return the built-in zones whose code, alias or name holds the text; all of them for None."""
+    """Return the built-in zones whose code, alias, name or cloud region holds the text; all of them for None."""
     from cagg.grid.zones import all_zones
 
     return [item for item in all_zones() if _matches(item, search)]
@@ -44,19 +46,25 @@ def matching_zones(search: str | None) -> list[ZoneEntry]:
 def _matches(item: ZoneEntry, search: str | None) -> bool:
     if search is None:
         return True
+    from cagg.grid.zones import cloud_names
+
     wanted = search.casefold()
     if ":" in wanted:
-        return wanted in str(item.zone).casefold()
-    return any(wanted in word.casefold() for word in (item.zone.code, item.name, *item.aliases))
+        return any(wanted in word.casefold() for word in (str(item.zone), *cloud_names(item)))
+    words = (item.zone.code, item.name, *item.aliases, *cloud_names(item))
+    return any(wanted in word.casefold() for word in words)
 
 
 def _zone_json(item: ZoneEntry) -> dict[str, Any]:
+    from cagg.grid.zones import cloud_names
+
     return {
         "zone": str(item.zone),
         "provider": item.zone.provider,
         "code": item.zone.code,
         "name": item.name,
         "aliases": list(item.aliases),
+        "regions": list(cloud_names(item)),
         "kind": str(item.kind),
         "signal": str(item.convention.signal),
         "basis": str(item.convention.basis),

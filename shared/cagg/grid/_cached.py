@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 
@@ -12,12 +13,16 @@ from cagg.grid.codec import unpack
 from cagg.grid.series import gaps, merge
 from cagg.intensity import IntensitySeries, Zone
 from cagg.ports import IntensityProvider, StoredForecast
+from cagg.provenance import IntensityKind
 from cagg.windows import Window
 
 __all__ = ["STALE_AFTER", "CachedRows"]
 
 STALE_AFTER = timedelta(hours=24)
 """A cached forecast older than this does not steer any more."""
+
+_OF_ITS_DAY = (IntensityKind.MEASURED, IntensityKind.ESTIMATED, IntensityKind.FORECAST)
+"""Kinds that know the actual day, best first: joined, they are what the weakest of them is."""
 
 _decoded = lru_cache(maxsize=16)(unpack)
 
@@ -62,18 +67,31 @@ class CachedRows:
                 if gaps(series, window) != (window,):
                     yield series
 
+    def looked_back(self, zone: Zone, since: datetime) -> bool:
+        """True when a row that was fetched since then knows a past that it did not forecast."""
+        return any(
+            row.zone == str(zone) and row.fetched_at >= since and row.start < row.fetched_at - timedelta(hours=1)
+            for row in self._rows
+        )
+
     def newest(self, zone: Zone, window: Window) -> IntensitySeries | None:
         """The newest series that knows all of the window."""
         return next((series for series in self.vintages(zone, window) if not gaps(series, window)), None)
 
     def joined(self, zone: Zone, window: Window) -> IntensitySeries | None:
-        """The newest series, extended by older ones of the same kind until the window is covered or none is left."""
+        """The newest series, extended by older ones until the window is covered or none is left.
+
+        Measured, estimated and forecast numbers of one source are joined, and called what the weakest of them is.
+        """
         joined: IntensitySeries | None = None
         for series in self.vintages(zone, window):
             if joined is None:
                 joined = series
-            elif series.kind is joined.kind and series.convention == joined.convention:
-                joined = merge(joined, series)
+            elif series.convention == joined.convention and (
+                series.kind is joined.kind or {series.kind, joined.kind} <= set(_OF_ITS_DAY)
+            ):
+                kind = max(series.kind, joined.kind, key=[*_OF_ITS_DAY, *IntensityKind].index)
+                joined = merge(replace(joined, kind=kind), replace(series, kind=kind))
             if not gaps(joined, window):
                 break
         return joined

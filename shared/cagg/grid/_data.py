@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["CLIMATOLOGY_EDITION", "Climate", "Country", "climate", "countries"]
+__all__ = [
+    "CLIMATOLOGY_EDITION",
+    "Climate",
+    "CloudRegion",
+    "Country",
+    "GridArea",
+    "climate",
+    "cloud_regions",
+    "countries",
+    "grid_areas",
+]
 
 CLIMATOLOGY_EDITION = "2022"
 """The year that the climatology was computed from."""
@@ -40,6 +50,31 @@ class Country:
     milligrams_per_kwh: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridArea:
+    """A zone of Electricity Maps.
+
+    Attributes:
+        apart: a grid of its own, or another one than the rest of its country: the country's figures say nothing of it.
+    """
+
+    code: str
+    name: str
+    apart: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloudRegion:
+    """Where a cloud provider says that a region stands.
+
+    Attributes:
+        areas: codes of the grid areas that may serve the place; one when that is sure.
+    """
+
+    place: str
+    areas: tuple[str, ...]
+
+
 @lru_cache(maxsize=32)
 def climate(code: str) -> Climate:
     """Return one zone's cells; raises KeyError for a zone that is not in the file."""
@@ -69,6 +104,22 @@ def countries() -> Mapping[str, Country]:
     }
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
+def grid_areas() -> tuple[GridArea, ...]:
+    """Return the zones of Electricity Maps, by code."""
+    rows = csv.DictReader(_text("electricity_maps_zones.csv").splitlines())
+    return tuple(GridArea(code=row["code"], name=row["name"], apart=row["apart"] == "yes") for row in rows)
+
+
+@lru_cache(maxsize=1)
+def cloud_regions() -> Mapping[str, CloudRegion]:
+    """Return the regions of the clouds by ``cloud:region``, for example ``aws:eu-west-2``."""
+    return {
+        f"{row['cloud']}:{row['region']}": CloudRegion(place=row["place"], areas=tuple(row["zones"].split()))
+        for row in csv.DictReader(_text("cloud_regions.csv").splitlines())
+    }
+
+
+@lru_cache(maxsize=4)
 def _text(name: str) -> str:
     return (_FILES / name).read_text(encoding="utf-8")

@@ -24,6 +24,7 @@ from cagg.grid.answers import (
 )
 from cagg.grid.codec import pack
 from cagg.grid.planning import planning_intensity
+from cagg.grid.series import gaps
 from cagg.grid.traits import fresh_until, traits_of
 from cagg.grid.zones import ZoneEntry
 from cagg.intensity import IntensitySeries, Zone
@@ -38,6 +39,12 @@ _PAUSE = timedelta(seconds=30)
 _SLOW_NS = 500_000_000
 """A source that failed slowly, half a second or more, is left alone for the pause: else each of many gates in one
 process would wait for the same timeout."""
+
+_PAST = timedelta(hours=23)
+"""What sources serve as their last 24 hours: the present one is among them."""
+
+_PAST_AGAIN = timedelta(minutes=15)
+"""How long the past of a source is not asked for again: its newest hours are revised, its gaps may stay."""
 
 _FURTHEST = timedelta(days=400)
 """Nothing later is looked at, whatever the deadline: over a year the grid repeats itself as far as anybody knows, and
@@ -168,6 +175,26 @@ class Chain:
             if series is not None:
                 found.append(series)
         return tuple(found)
+
+    def past_day(self, zone: Zone, cached: Sequence[StoredForecast] = ()) -> StoredForecast | None:
+        """Ask the first live source for the last day where the cache has gaps, so that readings can be priced.
+
+        For accounts without forecasts, and after an outage. Returns a row for the cache; None when nothing is
+        missing, when it was asked lately, or when the source does not know it either.
+        """
+        now = self._clock.now()
+        window = Window(start=now - _PAST, end=now + timedelta(milliseconds=1))  # the interval that just began, too
+        rows = self._rows(cached, [])
+        for provider in self.providers:
+            own = self.zone_of(provider, zone)
+            if own is None or provider.kind in _FLAT or traits_of(provider).local:
+                continue
+            joined = rows.joined(own, window)
+            if (joined is not None and not gaps(joined, window)) or rows.looked_back(own, now - _PAST_AGAIN):
+                return None
+            series = self._fetched(provider, own, window, [])
+            return None if series is None else pack(series)
+        return None
 
     def planning_intensity(
         self, zone: Zone, window: Window, forecast: IntensitySeries | None = None

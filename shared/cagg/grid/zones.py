@@ -1,8 +1,12 @@
 """Names of grid areas: which provider calls what how, which names mean one physical area, and bare names.
 
 A zone is written ``provider:code``. A bare code such as ``GB`` is accepted when every configured provider that knows
-it means the same physical area; the zone of the first of them is taken. Otherwise the name is refused with the
-candidates: cagg does not guess where a machine stands.
+it means the same physical area; the zone of the first of them is taken. ``iso:DE`` is a country, and ``aws:eu-west-2``,
+``gcp:europe-west1`` and ``azure:uksouth`` are the grids where these regions stand. Otherwise the name is refused with
+the candidates: cagg does not guess where a machine stands.
+
+Codes of Electricity Maps and places of cloud regions: compiled by hand in November 2026, with the pages that are the
+authority; see ``grid/data/LICENSES.md``.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from cagg.errors import ZoneUnknown
-from cagg.grid._data import countries
+from cagg.grid._data import cloud_regions, countries, grid_areas
 from cagg.intensity import Zone
 from cagg.provenance import Basis, Convention, Gas, IntensityKind, Signal
 
@@ -22,6 +26,7 @@ __all__ = [
     "KINDS",
     "ZoneEntry",
     "all_zones",
+    "cloud_names",
     "default_providers",
     "equivalent_zone",
     "resolve_zone",
@@ -35,6 +40,8 @@ CONVENTIONS: Mapping[str, Convention] = {
     "climatology": Convention(signal=Signal.AVERAGE, basis=Basis.UNKNOWN, gas=Gas.CO2E),
     # Our World in Data, "Lifecycle carbon intensity of electricity generation" (Ember's factors)
     "yearly": Convention(signal=Signal.AVERAGE, basis=Basis.LIFE_CYCLE, gas=Gas.CO2E),
+    # Flow-traced, "Electricity Maps - Carbon intensity and emission factors": life-cycle unless direct is asked for
+    "electricity_maps": Convention(signal=Signal.AVERAGE, basis=Basis.LIFE_CYCLE, gas=Gas.CO2E),
 }
 """What the numbers of each built-in provider mean."""
 
@@ -42,8 +49,12 @@ KINDS: Mapping[str, IntensityKind] = {
     "neso": IntensityKind.FORECAST,
     "climatology": IntensityKind.CLIMATOLOGY,
     "yearly": IntensityKind.YEARLY,
+    "electricity_maps": IntensityKind.FORECAST,
 }
 """What the numbers of each built-in provider are at best."""
+
+_CLOUDS = frozenset({"aws", "azure", "gcp"})
+_MOST_CANDIDATES = 8
 
 _NESO_REGIONS = (
     # NESO Carbon Intensity API, list of region ids 1 to 17
@@ -128,8 +139,14 @@ def _entry(
 
 
 @lru_cache(maxsize=1)
+def _iso3() -> Mapping[str, str]:
+    """ISO 3166-1 alpha-3 codes by alpha-2."""
+    return {country.iso2: country.iso3 for country in countries().values()}
+
+
+@lru_cache(maxsize=1)
 def all_zones() -> tuple[ZoneEntry, ...]:
-    """Return every zone that cagg knows without configuration, by provider: NESO, climatology, yearly."""
+    """Return every zone that cagg knows by name, by provider: NESO, climatology, yearly, Electricity Maps."""
     entries = [_entry("neso", "GB", "Great Britain", area="GB")]
     for number, name in enumerate(_NESO_REGIONS, start=1):
         entries.append(_entry("neso", f"GB-{number}", name, area=f"GB-{number}", wider="GB"))
@@ -141,7 +158,24 @@ def all_zones() -> tuple[ZoneEntry, ...]:
         _entry("yearly", country.iso3, country.name, area=country.iso2, aliases=(country.iso2,))
         for country in countries().values()
     )
+    for area in grid_areas():
+        country = area.code.split("-", 1)[0]
+        entries.append(
+            _entry(
+                "electricity_maps",
+                area.code,
+                area.name,
+                area=area.code,
+                wider=country if "-" in area.code and not area.apart else None,
+                aliases=(_iso3()[area.code],) if area.code in _iso3() else (),
+            )
+        )
     return tuple(entries)
+
+
+def cloud_names(entry: ZoneEntry) -> tuple[str, ...]:
+    """Return the cloud regions that stand, or may stand, in the zone's area, for example ``aws:eu-west-2``."""
+    return tuple(name for name, region in cloud_regions().items() if entry.area in region.areas)
 
 
 def zones_of(provider: str) -> tuple[ZoneEntry, ...]:
@@ -179,7 +213,7 @@ def resolve_zone(text: str, providers: Sequence[str], *, more: Iterable[ZoneEntr
     """Return the zone that a person means.
 
     Args:
-        text: ``provider:code`` or a bare code.
+        text: ``provider:code``, a bare code, ``iso:`` and a country, or ``aws:``, ``gcp:``, ``azure:`` and a region.
         providers: names of the configured providers, in order of preference; bare codes are looked up in them.
         more: entries beside the built-in ones, for example of a trace file.
 
@@ -190,14 +224,21 @@ def resolve_zone(text: str, providers: Sequence[str], *, more: Iterable[ZoneEntr
     entries = (*all_zones(), *more)
     text = text.strip()
     if ":" in text:
-        return _qualified(text, entries, providers)
+        kind, code = (part.strip() for part in text.split(":", 1))
+        if kind in _CLOUDS:
+            return _cloud(f"{kind}:{code}", entries, providers)
+        if kind != "iso":
+            return _qualified(text, entries, providers)
+        text = _country(text, code)
+    if "electricity_maps" in providers:
+        _refuse_divided(text, entries)
     found = [entry for name in providers for entry in entries if entry.zone.provider == name and entry.answers_to(text)]
     if not found:
         elsewhere = [str(entry.zone) for entry in entries if entry.answers_to(text)]
         if elsewhere:
             raise ZoneUnknown(
                 f"zone {text!r} is known as {' and '.join(elsewhere)}, but of the providers only "
-                f"{', '.join(providers)} are configured; add one under grid.steering."
+                f"{', '.join(providers)} are configured; {_how_to_add(elsewhere)}."
             )
         raise ZoneUnknown(f"zone {text!r} is unknown; {_hint(text, entries)}")
     if len({entry.area for entry in found}) > 1:
@@ -206,12 +247,67 @@ def resolve_zone(text: str, providers: Sequence[str], *, more: Iterable[ZoneEntr
     return found[0].zone
 
 
+def _how_to_add(zones: Sequence[str]) -> str:
+    if all(zone.startswith("electricity_maps:") for zone in zones):
+        return f"set grid.electricity_maps.token, and write {zones[0]} or keep the bare code"
+    return "add one under grid.steering"
+
+
+def _country(text: str, code: str) -> str:
+    """Return the ISO 3166-1 alpha-2 code of ``iso:DE`` or ``iso:DEU``."""
+    for iso2, iso3 in _iso3().items():
+        if code.upper() in (iso2, iso3):
+            return iso2
+    raise ZoneUnknown(f"zone {text!r} names no country; write iso: and an ISO 3166-1 code, for example iso:DE.")
+
+
+def _refuse_divided(code: str, entries: Sequence[ZoneEntry]) -> None:
+    """Raise for a country that is several grids: a machine stands in one of them, and they differ widely."""
+    iso2 = next((iso2 for iso2, iso3 in _iso3().items() if code in (iso2, iso3)), None)
+    if iso2 is None or any(entry.zone == Zone(provider="electricity_maps", code=iso2) for entry in entries):
+        return
+    parts = [str(entry.zone) for entry in entries if entry.zone.provider == "electricity_maps" and entry.wider == iso2]
+    if parts:
+        some = ", ".join(parts[:_MOST_CANDIDATES]) + (" …" if len(parts) > _MOST_CANDIDATES else "")
+        raise ZoneUnknown(
+            f"zone {code!r} is ambiguous: it is {len(parts)} grids of electricity_maps ({some}); write one of them, "
+            f"see `cagg zones {iso2}-`, or yearly:{_iso3()[iso2]} for the country's yearly average."
+        )
+
+
+def _cloud(text: str, entries: Sequence[ZoneEntry], providers: Sequence[str]) -> Zone:
+    """Return the zone of the grid where a cloud region stands, as the first configured provider calls it."""
+    region = cloud_regions().get(text)
+    if region is None:
+        near = difflib.get_close_matches(text, list(cloud_regions()), n=3, cutoff=0.6)
+        hint = f"did you mean {' or '.join(near)}?" if near else "name the grid's zone instead, see `cagg zones`."
+        raise ZoneUnknown(f"cloud region {text!r} is unknown; {hint}")
+    candidates = [Zone(provider="electricity_maps", code=area) for area in region.areas]
+    if len(candidates) > 1:
+        names = " or ".join(map(str, candidates))
+        raise ZoneUnknown(
+            f"cloud region {text!r} ({region.place}) is ambiguous: more than one grid serves the place; write {names}."
+        )
+    own = next(entry for entry in entries if entry.zone == candidates[0])
+    for area in (own.area, own.wider):
+        for provider in providers:
+            for entry in entries:
+                if area is not None and entry.area == area and entry.zone.provider == provider:
+                    return entry.zone
+    raise ZoneUnknown(
+        f"cloud region {text!r} ({region.place}) is {candidates[0]}, which none of {', '.join(providers)} knows; "
+        "set grid.electricity_maps.token."
+    )
+
+
 def _qualified(text: str, entries: Sequence[ZoneEntry], providers: Sequence[str]) -> Zone:
     provider, code = (part.strip() for part in text.split(":", 1))
     own = [entry for entry in entries if entry.zone.provider == provider]
     for entry in own:
         if entry.answers_to(code):
             return entry.zone
+    if provider == "electricity_maps":
+        _refuse_divided(code, entries)
     if own:
         raise ZoneUnknown(f"zone {text!r} is unknown to {provider}; {_hint(code, own)}")
     if provider == "trace" and provider not in providers:
@@ -234,22 +330,31 @@ def _hint(code: str, entries: Sequence[ZoneEntry]) -> str:
     return f"did you mean {' or '.join(dict.fromkeys(str(words[word]) for word in near))}?"
 
 
-def default_providers(zone: str, *, has_trace: bool) -> tuple[str, ...]:
+def default_providers(zone: str, *, has_trace: bool, has_token: bool = False) -> tuple[str, ...]:
     """Return which providers to ask when nobody configured any, best first.
 
     Args:
         zone: as a person wrote it; need not exist.
         has_trace: a trace file is configured; it is asked only for zones written ``trace:NAME``.
+        has_token: a token of Electricity Maps is configured. It then steers the areas that NESO, which needs none and
+            publishes its own numbers, does not know. A zone written ``electricity_maps:CODE`` is asked there first
+            in any case: without a token its answers say what to set, and forecasts that others cached still count.
 
     Returns:
-        NESO, climatology and yearly, less those that know nothing of the area. For an unknown zone all of them, so
-        that resolving it gives the helpful error.
+        NESO, Electricity Maps, climatology and yearly, less those that know nothing of the area. For an unknown zone
+        all of them, so that resolving it gives the helpful error.
     """
-    if zone.strip().startswith("trace:") and has_trace:
+    zone = zone.strip()
+    if zone.startswith("trace:") and has_trace:
         return ("trace", "climatology", "yearly")
-    built_in = tuple(CONVENTIONS)
+    stated = zone.startswith("electricity_maps:")
+    names = ("electricity_maps", "neso") if stated else ("neso", "electricity_maps") if has_token else ("neso",)
+    names = (*names, "climatology", "yearly")
     try:
-        resolved = resolve_zone(zone, built_in)
+        resolved = resolve_zone(zone, names)
     except ZoneUnknown:
-        return built_in
-    return tuple(name for name in built_in if equivalent_zone(resolved, name) is not None)
+        return names
+    able = tuple(name for name in names if equivalent_zone(resolved, name) is not None)
+    if "neso" in able and not stated:
+        return tuple(name for name in able if name != "electricity_maps")
+    return able

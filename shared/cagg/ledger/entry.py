@@ -78,15 +78,10 @@ def append(tx: Transaction, draft: EntryDraft) -> Entry:
         InvalidInput: the body is outside the canonical profile, or a blob is not what its digest says.
     """
     key = idempotency_key(draft.kind, draft.request_key, draft.ordinal)
-    stored = tx.entry_by_key(key)
+    # where many write, locks are held by now: the insert itself finds out, which saves a question
+    stored = tx.entry_by_key(key) if tx.sequences_inline else None
     if stored is not None:
-        full = _full_body(draft, key, tx.origin(), stored.entry_id, format_instant(stored.recorded_at))
-        if _spill(full)[0] != stored.body:
-            raise IdempotencyConflict(
-                f"the {draft.kind} entry {draft.ordinal} of {draft.request_key} is already recorded as "
-                f"{stored.entry_id} with another body; give the new fact the next ordinal."
-            )
-        return stored
+        return _same(tx, draft, stored)
     now = tx.now()
     full = _full_body(draft, key, tx.origin(), uuid7(now), format_instant(now))
     data, blobs = _spill(full)
@@ -103,12 +98,28 @@ def append(tx: Transaction, draft: EntryDraft) -> Entry:
         index=tx.tree_size() if tx.sequences_inline else None,
         recorded_at=now,
     )
-    for digest, blob in (*_attached(draft), *blobs.items()):
+    attached = tuple(_attached(draft))
+    if not tx.insert_entry(entry, columns):
+        stored = tx.entry_by_key(key)
+        if stored is None:
+            raise LedgerDamaged(f"the store refuses the {draft.kind} entry of {draft.request_key} as one it has not.")
+        return _same(tx, draft, stored)
+    for digest, blob in (*attached, *blobs.items()):
         tx.put_blob(digest, blob)
-    tx.insert_entry(entry, columns)
     if entry.index is not None:
         complete_tiles(tx, entry.index, entry.index + 1)
     return entry
+
+
+def _same(tx: Transaction, draft: EntryDraft, stored: Entry) -> Entry:
+    """Return the entry that has the draft's key; raises IdempotencyConflict when it says something else."""
+    full = _full_body(draft, stored.idempotency_key, tx.origin(), stored.entry_id, format_instant(stored.recorded_at))
+    if _spill(full)[0] != stored.body:
+        raise IdempotencyConflict(
+            f"the {draft.kind} entry {draft.ordinal} of {draft.request_key} is already recorded as "
+            f"{stored.entry_id} with another body; give the new fact the next ordinal."
+        )
+    return stored
 
 
 def _full_body(draft: EntryDraft, key: bytes, log: str, entry_id: str, recorded_at: str) -> dict[str, Any]:
@@ -133,7 +144,7 @@ def _full_body(draft: EntryDraft, key: bytes, log: str, entry_id: str, recorded_
 
 def _attached(draft: EntryDraft) -> Iterator[tuple[str, bytes]]:
     """The draft's own blobs, checked: bytes that ``verify`` does not find from a leaf would not be protected."""
-    named = set(blobs_of(draft.body))
+    named = set(blobs_of(draft.body)) if draft.blobs else set()
     for digest, blob in draft.blobs.items():
         if hashlib.sha256(blob).hexdigest() != digest:
             raise InvalidInput(f"the attachment {digest[:16]!r}… is not what its digest says; use its hex SHA-256.")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cagg.errors import InvalidInput
 
-__all__ = ["Plan", "costs_at", "plan_contiguous"]
+__all__ = ["Plan", "plan_contiguous"]
 
 _Integers: TypeAlias = NDArray[np.int64]
 _Mask: TypeAlias = NDArray[np.bool_]
@@ -175,35 +175,10 @@ def plan_contiguous(
     )
 
 
-def costs_at(
-    *,
-    edges_ms: _Integers,
-    milligrams_per_kwh: _Integers,
-    known: _Mask,
-    starts_ms: _Integers,
-    duration_ms: int,
-) -> tuple[_Integers, _Mask]:
-    """Return the cost in mg/kWh x ms of a run at each of many starts, and which starts known data cover.
-
-    The cost of a start that is not covered is 0 and means nothing. Arguments and errors as in
-    :func:`plan_contiguous`; ``starts_ms`` may be in any order.
-    """
-    if duration_ms <= 0:
-        raise InvalidInput(f"a run must last longer than zero, got {duration_ms} ms.")
-    starts = np.asarray(starts_ms)
-    if starts.size and not np.issubdtype(starts.dtype, np.integer):
-        raise InvalidInput(f"starts must be whole milliseconds, got an array of {starts.dtype}.")
-    starts = starts.astype(np.int64, copy=False)
-    integral = _integral(edges_ms, milligrams_per_kwh, known, window=None)
-    if integral is None:
-        return np.zeros(starts.shape, dtype=np.int64), np.zeros(starts.shape, dtype=np.bool_)
-    return integral.costs(starts, duration_ms)
-
-
 def _integral(
-    edges_ms: _Integers, milligrams_per_kwh: _Integers, known: _Mask, *, window: tuple[int, int] | None
+    edges_ms: _Integers, milligrams_per_kwh: _Integers, known: _Mask, *, window: tuple[int, int]
 ) -> _Integral | None:
-    """Check the arrays, keep the intervals that touch the window (all for None), and sum; None when none is left."""
+    """Check the arrays, keep the intervals that touch the window, and sum; None when none is left."""
     edges, rates, mask = np.asarray(edges_ms), np.asarray(milligrams_per_kwh), np.asarray(known)
     if edges.ndim != 1 or rates.ndim != 1 or rates.shape != mask.shape:
         raise InvalidInput("edges, intensities and the known mask must be one-dimensional and of matching length.")
@@ -218,13 +193,12 @@ def _integral(
         raise InvalidInput(f"the known mask must hold booleans, got {mask.dtype}.")
     if not bool(np.all(edges[1:] > edges[:-1])):
         raise InvalidInput("edges must ascend without repeating.")
-    if window is not None:
-        start, end = max(window[0], int(edges[0])), min(window[1], int(edges[-1]))
-        if end <= start:
-            return None
-        first = int(np.searchsorted(edges, start, side="right")) - 1
-        last = int(np.searchsorted(edges, end, side="left"))
-        edges, rates, mask = edges[first : last + 1], rates[first:last], mask[first:last]
+    start, end = max(window[0], int(edges[0])), min(window[1], int(edges[-1]))
+    if end <= start:
+        return None
+    first = int(np.searchsorted(edges, start, side="right")) - 1
+    last = int(np.searchsorted(edges, end, side="left"))
+    edges, rates, mask = edges[first : last + 1], rates[first:last], mask[first:last]
     rates = np.where(mask, rates, 0)
     if rates.min() < 0:
         raise InvalidInput("an intensity must not be negative.")

@@ -20,7 +20,7 @@ from cagg.request import RequestIdentity
 from cagg.steps.expiring import book_expired
 from cagg.steps.outage import Outage, policy_body
 from cagg.steps.settlements import append_next, record_settlement
-from cagg.steps.situation import Situation, is_alive
+from cagg.steps.situation import Situation, is_alive, store_unshared
 from cagg.verdict import Admit, Decision, Defer, Deny, Review, Verdict
 from cagg.windows import format_instant, from_epoch_ms, to_epoch_ms, to_milliseconds
 
@@ -90,7 +90,7 @@ class Recorder:
             "budgets_now": evidence.budgets_body(at_now),
             "verdict": evidence.verdict_body(verdict),
             "outer_key": situation.outer_key,
-            "notes": _notes(situation),
+            "notes": _notes(situation, unshared=question.store_unshared),
         }
         entry = append_next(
             tx,
@@ -113,7 +113,7 @@ class Recorder:
             first_asked_at=situation.first_asked_at,
             lease_epoch=epoch,
             outer_key=situation.outer_key,
-            notes=situation.grid.steps,
+            notes=(*situation.grid.steps, *_unshared_notes(situation, unshared=question.store_unshared)),
         )
 
     def _incarnation(self, tx: Transaction, situation: Situation) -> tuple[Reservation | None, Situation]:
@@ -173,6 +173,7 @@ class Recorder:
             purpose=request.options.resolved_purpose,
             budget_path=path,
             budget_known=budget_known,
+            store_unshared=store_unshared(self._components, request),
         )
 
     def _assess(
@@ -244,6 +245,7 @@ class Recorder:
                 deferrals=own.deferrals + deferred,
                 planned_start=planned,
                 upper_energy=situation.estimate.upper_energy,
+                run_reference=situation.request.run_reference,
                 updated_at=now,
             )
         return Reservation(
@@ -278,8 +280,8 @@ class Recorder:
 
     # ---- small questions -----------------------------------------------------------------------------------------
 
-    def release(self, identity: RequestIdentity) -> bool:
-        """Give back the waiting reservation of a request; False when there is none.
+    def release(self, identity: RequestIdentity, *, reference: str) -> bool:
+        """Give back the waiting reservation of a request; False when there is none. ``reference``: see the gate.
 
         Raises:
             StoreUnavailable: the store is down; ``maintain`` will release it later.
@@ -287,6 +289,8 @@ class Recorder:
         with self._components.store.transaction() as tx:
             own = tx.reservation(identity.key)
             if own is None or own.state is not ReservationState.WAITING:
+                return False
+            if reference and own.run_reference != reference:
                 return False
             record_settlement(tx, own, reservations.release(tx, identity.key), None)
             return True
@@ -302,9 +306,20 @@ def _known(tx: Transaction, path: str | None) -> bool:
     return True
 
 
-def _notes(situation: Situation) -> list[str]:
+def _unshared_notes(situation: Situation, *, unshared: bool) -> list[str]:
+    path = situation.request.options.budget
+    if not unshared or path is None:
+        return []
+    note = (
+        f"budget {path} is not enforced: the engine may run work on several machines and the store is one file, which "
+        "would be a budget per machine; set `store` to one that they share, postgresql://…"
+    )
+    return [note]
+
+
+def _notes(situation: Situation, *, unshared: bool) -> list[str]:
     options = situation.request.options
-    notes = []
+    notes = _unshared_notes(situation, unshared=unshared)
     if options.interruptible:
         notes.append("interruptible: planned in one piece by this version")
     if options.capacity == "reserved":

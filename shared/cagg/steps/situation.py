@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from cagg.budget.estimates import Estimate, estimate
-from cagg.composition import Components, code_version
+from cagg.composition import Components
 from cagg.errors import StoreUnavailable
 from cagg.grid.chain import GridAnswer, GridQuality
 from cagg.ledger.entry import read_body
 from cagg.ports import HistoryPoint, StoredForecast, Transaction
+from cagg.process import code_version
 from cagg.quantities import Energy, Power
 from cagg.records import EntryKind, Reservation, ReservationState
 from cagg.request import GateOptions, Request, RequestIdentity
@@ -21,7 +22,7 @@ from cagg.steps.deadlines import resolve_deadline
 from cagg.steps.running import ENCLOSING_VARIABLE, enclosing_run
 from cagg.windows import Window, from_epoch_ms
 
-__all__ = ["Situation", "complete", "is_alive", "survey"]
+__all__ = ["Situation", "complete", "is_alive", "store_unshared", "survey"]
 
 _NO_GRID = GridAnswer(series=None, quality=GridQuality.NONE, steps=(), age=None, fetched=None)
 _HISTORY = 200
@@ -89,6 +90,11 @@ def complete(request: Request, settings: Settings) -> Request:
     if options.zone is None and settings.zone is not None:
         options = options.over(GateOptions(zone=settings.zone))
     return replace(request, options=options, code=request.code or code_version())
+
+
+def store_unshared(components: Components, request: Request) -> bool:
+    """True when runs may land on several machines and the store is a file, so that no limit could hold."""
+    return request.host.remote_workers and components.store.url.partition(":")[0].startswith("sqlite")
 
 
 def survey(components: Components, request: Request) -> Situation:

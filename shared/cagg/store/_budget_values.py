@@ -14,7 +14,14 @@ from cagg.records import Allotment, Budget, BudgetMode, Hold, Period, Reservatio
 from cagg.store._instants import from_us, to_us
 from cagg.windows import Window
 
-__all__ = ["allotment_of", "budget_of", "hold_of", "named", "reservation_of", "values_of"]
+__all__ = ["allotment_of", "budget_of", "hold_of", "in_lock_order", "named", "reservation_of", "values_of"]
+
+
+def in_lock_order(allotments: Iterable[Allotment]) -> list[Allotment]:
+    """Return allotments in the order that ``cagg.budget.reservations`` documents."""
+    return sorted(
+        allotments, key=lambda one: (one.window.start, one.budget.path, one.budget.unit.value, one.budget.period.value)
+    )
 
 
 def named(table: Table, row: Sequence[Any]) -> SimpleNamespace:
@@ -87,6 +94,7 @@ def values_of(reservation: Reservation) -> dict[str, str | int | None]:
         "encloses_run": int(reservation.encloses_run),
         "created_us": to_us(reservation.created_at),
         "updated_us": to_us(reservation.updated_at),
+        "run_reference": reservation.run_reference,
     }
 
 
@@ -118,4 +126,5 @@ def reservation_of(row: Any, holds: Iterable[Hold]) -> Reservation:
         encloses_run=bool(row.encloses_run),
         created_at=from_us(row.created_us),
         updated_at=from_us(row.updated_us),
+        run_reference=row.run_reference or "",
     )

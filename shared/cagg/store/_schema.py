@@ -11,6 +11,7 @@ from cagg.errors import StoreUnavailable
 from cagg.store import tables as t
 from cagg.store._instants import to_us
 from cagg.store._triggers import append_only_triggers
+from cagg.store.migrations.functions_0002 import budget_functions
 
 __all__ = ["create_schema", "ensure_log", "stored_version", "version_gap"]
 
@@ -23,10 +24,12 @@ def stored_version(connection: Connection, place: str) -> str | None:
     """
     if not connection.dialect.has_table(connection, t.schema_version.name):
         names = inspect(connection).get_table_names()
+        if connection.dialect.name == "postgresql":  # a database may have others' tables beside ours, a file may not
+            names = [name for name in names if name.startswith("cagg_")]
         if names:
             raise StoreUnavailable(
                 f"the store {place} is a database of something else (it holds {min(names)!r} and no "
-                f"{t.schema_version.name!r}); point the store at a file of its own."
+                f"{t.schema_version.name!r}); give the store a place of its own."
             )
         return None
     rows = connection.execute(select(t.schema_version.c.version_num)).fetchall()
@@ -57,7 +60,7 @@ def version_gap(version: str, place: str) -> int:
 def create_schema(connection: Connection) -> None:
     """Create everything in an empty database and stamp the version, without loading the migration tool."""
     t.metadata.create_all(connection)
-    for statement in append_only_triggers(connection.dialect.name):
+    for statement in (*append_only_triggers(connection.dialect.name), *budget_functions(connection)):
         connection.execute(text(statement))
     connection.execute(insert(t.schema_version).values(version_num=t.SCHEMA_VERSION))
 

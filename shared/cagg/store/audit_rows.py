@@ -11,7 +11,7 @@ from cagg.ports import AuditRow
 from cagg.store import tables as t
 from cagg.store._statement import Statement
 
-__all__ = ["CACHE_COLUMNS", "SEQUENCED", "WITH_LEAF", "AuditRowsSql"]
+__all__ = ["CACHE_COLUMNS", "SEQUENCED", "WAITING", "WITH_LEAF", "AuditRowsSql"]
 
 _PAGE = 512
 """Rows that one step of a streamed read holds in memory (at most 32 MB of bodies)."""
@@ -50,16 +50,18 @@ _SAME_KEY = Statement(
     select(func.min(_e.entry_id)).where(_e.log_id == _LOG).group_by(_e.idempotency_key).having(func.count() > 1)
 )
 _SEVERAL_LEAVES = Statement(select(_l.entry_id).where(_l.log_id == _LOG).group_by(_l.entry_id).having(func.count() > 1))
-_WAITING = (_q.log_id == _e.log_id) & (_q.entry_id == _e.entry_id)
+WAITING = (_q.log_id == _e.log_id) & (_q.entry_id == _e.entry_id)
+"""An entry and its queue row belong together."""
+
 _UNPLACED = Statement(
     select(_e.entry_id)
-    .select_from(WITH_LEAF.outerjoin(t.queue, _WAITING))
+    .select_from(WITH_LEAF.outerjoin(t.queue, WAITING))
     .where(_e.log_id == _LOG, _l.entry_id.is_(None), _q.entry_id.is_(None))
     .order_by(_e.entry_id)
 )
 _QUEUE_FAULTS = Statement(
     select(_q.entry_id)
-    .select_from(t.queue.outerjoin(t.entry, _WAITING))
+    .select_from(t.queue.outerjoin(t.entry, WAITING))
     .where(_q.log_id == _LOG, or_(_e.entry_id.is_(None), _e.leaf_hash != _q.leaf_hash))
     .order_by(_q.queue_id)
 )

@@ -1,9 +1,9 @@
-"""Rows of budgets, allotments, reservations, holds and the journal."""
+"""Rows of budgets, allotments, reservations and holds."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -26,14 +26,23 @@ from cagg.ports import JournalRow
 from cagg.quantities import Unit
 from cagg.records import Allotment, Budget, Hold, Period, Reservation, ReservationState
 from cagg.store import tables as t
-from cagg.store._budget_values import allotment_of, budget_of, hold_of, named, reservation_of, values_of
-from cagg.store._instants import from_us, to_us
+from cagg.store._budget_values import (
+    allotment_of,
+    budget_of,
+    hold_of,
+    in_lock_order,
+    named,
+    reservation_of,
+    values_of,
+)
+from cagg.store._instants import to_us
 from cagg.store._statement import Statement, insert_if_absent
+from cagg.store.journal_rows import JournalRowsSql
 from cagg.windows import Window
 
 __all__ = ["BudgetRowsSql"]
 
-_b, _a, _r, _h, _j = t.budget.c, t.allotment.c, t.reservation.c, t.hold.c, t.journal.c
+_b, _a, _r, _h = t.budget.c, t.allotment.c, t.reservation.c, t.hold.c
 _OPEN = (ReservationState.WAITING.value, ReservationState.RUNNING.value)
 
 _newest = select(func.max(_b.version)).where(
@@ -80,26 +89,6 @@ _NEWEST_FIRST = (_a.starts_us.desc(), _a.path, _a.unit, _a.period)
 _SET_LIMIT = Statement(
     update(t.allotment).where(_a.allotment_id == bindparam("which")).values(limit_amount=bindparam("amount"))
 )
-_MOVE = Statement(
-    update(t.allotment)
-    .where(_a.allotment_id == bindparam("which"))
-    .values(
-        held=_a.held + bindparam("d_held"),
-        spent=_a.spent + bindparam("d_spent"),
-        overrun=_a.overrun + bindparam("d_overrun"),
-    )
-)
-_JOURNAL_COLUMNS = tuple(column for column in t.journal.c if column.name != "journal_id")
-_INSERT_JOURNAL = Statement(
-    insert(t.journal).values({column.name: bindparam(column.name) for column in _JOURNAL_COLUMNS})
-)
-_JOURNAL_OF = Statement(
-    select(*_JOURNAL_COLUMNS).where(_j.request_key == bindparam("request_key")).order_by(_j.journal_id)
-)
-_SUMS = Statement(
-    select(_j.allotment_id, func.sum(_j.d_held), func.sum(_j.d_spent), func.sum(_j.d_overrun)).group_by(_j.allotment_id)
-)
-
 _RESERVATION = Statement(select(*t.reservation.c).where(_r.request_key == bindparam("request_key")).with_for_update())
 _HOLDS = Statement(
     select(_h.allotment_id, _h.unit, _h.amount)
@@ -118,11 +107,11 @@ _DROP_HOLDS = Statement(delete(t.hold).where(_h.request_key == bindparam("reques
 _INSERT_HOLD = Statement(insert(t.hold).values({column.name: bindparam(column.name) for column in t.hold.c}))
 
 
-class BudgetRowsSql:
+class BudgetRowsSql(JournalRowsSql):
     """Implements :class:`cagg.ports.BudgetRows`. Translates rows and holds no budget rule.
 
-    The locks that the docstrings name are row locks of PostgreSQL, released at the end of the transaction. A SQLite
-    transaction holds the whole file instead.
+    The locks that the docstrings name are row locks of PostgreSQL, released at the end of the transaction (see
+    :mod:`cagg.store.postgresql_rows`). A SQLite transaction holds the whole file instead.
     """
 
     connection: Connection
@@ -134,6 +123,10 @@ class BudgetRowsSql:
         if path is None:
             return [budget_of(named(t.budget, row)) for row in _BUDGETS.rows(self.connection)]
         return [budget_of(named(t.budget, row)) for row in _BUDGETS_OF.rows(self.connection, path=path)]
+
+    def budgets_on(self, paths: Collection[str]) -> Sequence[Budget]:
+        """Current budgets of any of these paths, ordered by path, unit, period."""
+        return [rule for path in sorted(set(paths)) for rule in self.budgets(path)]
 
     def put_budget(self, budget: Budget, at: datetime) -> None:
         """Insert a budget or its next version."""
@@ -175,6 +168,14 @@ class BudgetRowsSql:
             row = _LOCK_PERIOD.row(self.connection, **key)
         return allotment_of(named(t.allotment, row), budget)
 
+    def lock_allotments(
+        self, wanted: Sequence[tuple[Budget, Window]], held: Collection[int] = ()
+    ) -> Sequence[Allotment]:
+        """Open what is wanted and new; return these and those already held in the global order, locked."""
+        found = {one.allotment_id: one for one in (self.allotment(rule, window) for rule, window in wanted)}
+        found.update((one.allotment_id, one) for one in self.allotments_by_id(set(held) - set(found)))
+        return in_lock_order(found.values())
+
     def allotment_by_id(self, allotment_id: int) -> Allotment:
         """Return an allotment, locked; raises InvalidInput when there is none with this id."""
         found = _LOCK_ALLOTMENT.row(self.connection, allotment_id=allotment_id)
@@ -209,6 +210,10 @@ class BudgetRowsSql:
         )
         return [allotment_of(named(t.allotment, row), budget) for row in rows]
 
+    def opened(self, wanted: Sequence[tuple[Budget, Window]]) -> Sequence[Sequence[Allotment]]:
+        """:meth:`allotments_overlapping` for each of several budgets, in the same order."""
+        return [self.allotments_overlapping(rule, window) for rule, window in wanted]
+
     def set_allotment_limit(self, allotment_id: int, limit: int) -> None:
         """Change the limit of an open period."""
         _SET_LIMIT.run(self.connection, which=allotment_id, amount=limit)
@@ -227,49 +232,6 @@ class BudgetRowsSql:
                 f"the budget of allotment {row.allotment_id} ({row.path}) is missing; restore a backup of the store."
             )
         return budget_of(named(t.budget, found))
-
-    # ---- journal ----
-
-    def post(self, row: JournalRow) -> None:
-        """Insert a journal row and change the allotment's counters by it."""
-        moved = _MOVE.run(
-            self.connection,
-            which=row.allotment_id,
-            d_held=row.d_held,
-            d_spent=row.d_spent,
-            d_overrun=row.d_overrun,
-        )
-        if moved.rowcount != 1:
-            raise InvalidInput(f"allotment {row.allotment_id} does not exist; nothing was posted to it.")
-        _INSERT_JOURNAL.run(
-            self.connection,
-            allotment_id=row.allotment_id,
-            request_key=row.request_key,
-            kind=row.kind,
-            d_held=row.d_held,
-            d_spent=row.d_spent,
-            d_overrun=row.d_overrun,
-            at_us=to_us(row.at),
-        )
-
-    def journal(self, request_key: str) -> Sequence[JournalRow]:
-        """Journal rows of one request, in the order in which they were posted."""
-        return [
-            JournalRow(
-                allotment_id=row[0],
-                request_key=row[1],
-                kind=row[2],
-                d_held=row[3],
-                d_spent=row[4],
-                d_overrun=row[5],
-                at=from_us(row[6]),
-            )
-            for row in _JOURNAL_OF.rows(self.connection, request_key=request_key)
-        ]
-
-    def journal_sums(self) -> Mapping[int, tuple[int, int, int]]:
-        """Sums of (d_held, d_spent, d_overrun) by allotment."""
-        return {row[0]: (int(row[1]), int(row[2]), int(row[3])) for row in _SUMS.rows(self.connection)}
 
     # ---- reservations ----
 
@@ -344,6 +306,11 @@ class BudgetRowsSql:
         query = query.order_by(_r.created_us, _r.request_key).limit(limit).with_for_update(skip_locked=True)
         rows = self.connection.execute(query).all()
         return [reservation_of(row, self._holds(row.request_key)) for row in rows]
+
+    def book(self, reservation: Reservation, rows: Sequence[JournalRow], *, allow_over: Collection[int] = ()) -> None:
+        """Post rows, then insert or replace the reservation; neither when the rows are refused."""
+        self.post_all(rows, allow_over=allow_over)
+        self.put_reservation(reservation)
 
     def put_reservation(self, reservation: Reservation) -> None:
         """Insert or replace a reservation and its holds."""

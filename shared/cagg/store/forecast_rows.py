@@ -75,7 +75,7 @@ class ForecastRowsSql:
                 end_us=to_us(forecast.end),
                 data=forecast.data,
             )
-        _DROP_OLDER.run(self.connection, **where, **self._bounds(forecast.fetched_at - _KEPT))
+        self._drop_of(forecast.provider, forecast.zone, forecast.fetched_at - _KEPT)
 
     def forecasts(self, provider: str, zone: str, since: datetime) -> Sequence[StoredForecast]:
         """Series fetched at or after ``since``, newest first."""
@@ -96,6 +96,9 @@ class ForecastRowsSql:
     def drop_forecasts(self, before: datetime) -> int:
         """Delete series fetched before an instant, except what open reservations may be priced with."""
         return int(_DROP.run(self.connection, **self._bounds(before)).rowcount)
+
+    def _drop_of(self, provider: str, zone: str, before: datetime) -> None:
+        _DROP_OLDER.run(self.connection, provider=provider, zone=zone, **self._bounds(before))
 
     def _bounds(self, before: datetime) -> dict[str, Value]:
         """What may go: fetched before the instant, and over or too old for the oldest open reservation."""

@@ -1,12 +1,21 @@
-"""Rows of the ledger: entries, the queue before the tree, leaves, tiles, checkpoints and blobs. Insert only."""
+"""Rows of the ledger: history, the queue before the tree, leaves, tiles, checkpoints and blobs. Insert only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, and_, bindparam, delete, func, insert, or_, select
+from sqlalchemy import (
+    BindParameter,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+)
 
 from cagg.errors import LedgerDamaged
 from cagg.ports import Checkpoint, HistoryPoint
@@ -14,23 +23,16 @@ from cagg.records import Entry, EntryKind
 from cagg.store import tables as t
 from cagg.store._instants import from_us, to_us
 from cagg.store._statement import Statement, Value, insert_if_absent
-from cagg.store.audit_rows import CACHE_COLUMNS, SEQUENCED, WITH_LEAF, AuditRowsSql
+from cagg.store.audit_rows import CACHE_COLUMNS
+from cagg.store.entry_rows import EntryRowsSql, stored_bytes
 
 __all__ = ["LedgerRowsSql"]
-
-_PAGE = 512
-"""Rows that one step of a streamed read holds in memory (at most 32 MB of bodies)."""
 
 _e, _q, _l = t.entry.c, t.queue.c, t.leaf.c
 _LOG: BindParameter[int] = bindparam("log_id")
 _LOST = "lost"
 """The outcome of a run whose lease ended; it may turn up later, which a correction records."""
-_ENTRY = (_e.entry_id, _e.kind, _e.idempotency_key, _e.body, _e.leaf_hash, _l.leaf_index, _e.recorded_us)
 
-_BY_KEY = Statement(
-    select(*_ENTRY).select_from(WITH_LEAF).where(_e.log_id == _LOG, _e.idempotency_key == bindparam("key"))
-)
-_BY_ID = Statement(select(*_ENTRY).select_from(WITH_LEAF).where(_e.log_id == _LOG, _e.entry_id == bindparam("id")))
 _INSERT_ENTRY = Statement(insert(t.entry).values({column.name: bindparam(column.name) for column in _e}))
 _INSERT_QUEUE = Statement(
     insert(t.queue).values({column.name: bindparam(column.name) for column in _q if column.name != "queue_id"})
@@ -121,11 +123,9 @@ _HISTORY = Statement(
 )
 
 
-class LedgerRowsSql(AuditRowsSql):
+class LedgerRowsSql(EntryRowsSql):
     """Implements :class:`cagg.ports.LedgerRows`."""
 
-    connection: Connection
-    _log_id: int
     _origin: str
 
     def now(self) -> datetime:
@@ -134,18 +134,8 @@ class LedgerRowsSql(AuditRowsSql):
 
     # ---- entries ------------------------------------------------------------------------------------------------
 
-    def entry_by_key(self, idempotency_key: bytes) -> Entry | None:
-        """Return the entry with this key."""
-        row = _BY_KEY.row(self.connection, log_id=self._log_id, key=idempotency_key)
-        return None if row is None else _entry(row)
-
-    def entry(self, entry_id: str) -> Entry | None:
-        """Return the entry with this id."""
-        row = _BY_ID.row(self.connection, log_id=self._log_id, id=entry_id)
-        return None if row is None else _entry(row)
-
-    def insert_entry(self, entry: Entry, columns: Mapping[str, str | int | None]) -> None:
-        """Insert an entry, with its leaf when it has an index, else with its queue row."""
+    def insert_entry(self, entry: Entry, columns: Mapping[str, str | int | None]) -> bool:
+        """Insert an entry, with its leaf when it has an index, else with its queue row; always True here."""
         _INSERT_ENTRY.run(
             self.connection,
             log_id=self._log_id,
@@ -160,38 +150,7 @@ class LedgerRowsSql(AuditRowsSql):
             _INSERT_QUEUE.run(self.connection, **hashed, queued_us=to_us(self.now()))
         else:
             _INSERT_LEAF.run(self.connection, **hashed, leaf_index=entry.index)
-
-    def entries(
-        self,
-        *,
-        kind: EntryKind | None = None,
-        request_key: str | None = None,
-        task_key: str | None = None,
-        newest_first: bool = False,
-        limit: int | None = None,
-        start: int = 0,
-    ) -> Iterator[Entry]:
-        """Sequenced entries by index from ``start`` on, filtered; read page by page."""
-        query = select(*_ENTRY).select_from(t.leaf.join(t.entry, SEQUENCED))
-        query = query.where(_l.log_id == self._log_id, _l.leaf_index >= start)
-        for column, wanted in ((_e.kind, kind), (_e.request_key, request_key), (_e.task_key, task_key)):
-            if wanted is not None:
-                query = query.where(column == str(wanted))
-        query = query.order_by(_l.leaf_index.desc() if newest_first else _l.leaf_index)
-        last: int | None = None
-        left = limit
-        while left is None or left > 0:
-            page_size = _PAGE if left is None else min(_PAGE, left)
-            page = query.limit(page_size)
-            if last is not None:
-                page = page.where(_l.leaf_index < last if newest_first else _l.leaf_index > last)
-            rows = self.connection.execute(page).fetchall()
-            for row in rows:
-                yield _entry(row)
-            if len(rows) < page_size:
-                return
-            last = rows[-1][5]
-            left = None if left is None else left - len(rows)
+        return True
 
     def history(self, task_key: str, limit: int) -> Sequence[HistoryPoint]:
         """Newest measurements of a task, newest first; of a run that was measured anew only its last correction."""
@@ -219,7 +178,7 @@ class LedgerRowsSql(AuditRowsSql):
         """
         rows = _QUEUE_HEAD.rows(self.connection, log_id=self._log_id, limit=limit)
         _DEQUEUE.run_many(self.connection, [{"id": row[0]} for row in rows])
-        return [(row[1], _bytes(row[2], f"the queued entry {row[1]}")) for row in rows]
+        return [(row[1], stored_bytes(row[2], f"the queued entry {row[1]}")) for row in rows]
 
     def queued(self) -> int:
         """How many entries wait for the sequencer."""
@@ -262,7 +221,7 @@ class LedgerRowsSql(AuditRowsSql):
     def tile(self, level: int, number: int) -> bytes | None:
         """Return a full tile."""
         row = _TILE.row(self.connection, log_id=self._log_id, level=level, number=number)
-        return None if row is None else _bytes(row[0], f"tile {number} of level {level}")
+        return None if row is None else stored_bytes(row[0], f"tile {number} of level {level}")
 
     def tile_roots(self, level: int, start: int, stop: int) -> Sequence[bytes]:
         """Roots of the full tiles ``[start, stop)`` of a level: the hashes of the level above.
@@ -321,41 +280,18 @@ class LedgerRowsSql(AuditRowsSql):
     def blob(self, digest: str) -> bytes | None:
         """Return content-addressed bytes."""
         row = _BLOB.row(self.connection, digest=digest)
-        return None if row is None else _bytes(row[0], f"the blob {digest[:16]}…")
+        return None if row is None else stored_bytes(row[0], f"the blob {digest[:16]}…")
 
     def origin(self) -> str:
         """The log's name: the first line of its checkpoints."""
         return self._origin
 
 
-def _entry(row: Any) -> Entry:
-    entry_id, kind, key, body, leaf_hash, index, recorded_us = row
-    try:
-        return Entry(
-            entry_id=entry_id,
-            kind=EntryKind(kind),
-            idempotency_key=_bytes(key, f"the key of {entry_id}"),
-            body=_bytes(body, f"the body of {entry_id}"),
-            leaf_hash=_bytes(leaf_hash, f"the leaf hash of {entry_id}"),
-            index=index,
-            recorded_at=from_us(recorded_us),
-        )
-    except (ValueError, TypeError, OverflowError):
-        raise LedgerDamaged(f"ledger entry {entry_id!r} cannot be read; run 'cagg ledger verify'.") from None
-
-
 def _checkpoint(row: Any) -> Checkpoint:
     size, root, note, created_us = row
     try:
-        return Checkpoint(size=int(size), root=_bytes(root, "its root"), note=str(note), created_at=from_us(created_us))
+        return Checkpoint(
+            size=int(size), root=stored_bytes(root, "its root"), note=str(note), created_at=from_us(created_us)
+        )
     except (ValueError, TypeError, OverflowError):
         raise LedgerDamaged(f"the checkpoint of size {size!r} cannot be read; run 'cagg ledger verify'.") from None
-
-
-def _bytes(value: object, what: str) -> bytes:
-    """Return stored bytes; SQLite keeps any type in any column, so tampered rows may hold something else."""
-    if isinstance(value, memoryview):  # some PostgreSQL drivers
-        return bytes(value)
-    if not isinstance(value, bytes):
-        raise LedgerDamaged(f"the store holds no bytes for {what}; run 'cagg ledger verify'.")
-    return value

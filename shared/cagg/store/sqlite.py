@@ -257,6 +257,16 @@ class SqliteStore:
                 "run 'cagg store migrate'."
             )
 
+    def migrate(self) -> bool:
+        """Create the file, or bring it to this program's version; returns True when it was created.
+
+        Raises:
+            StoreUnavailable: as :meth:`transaction`.
+        """
+        created = not self.path.exists()
+        with self.transaction():  # each writing transaction does
+            return created
+
     # ---- common -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:

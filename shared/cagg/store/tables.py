@@ -11,6 +11,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -23,7 +24,7 @@ from sqlalchemy import (
 
 __all__ = ["SCHEMA_VERSION", "metadata"]
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 """Identifier of the newest migration; stored in ``cagg_schema_version``."""
 
 metadata = MetaData()
@@ -75,7 +76,7 @@ entry = Table(
 queue = Table(
     "cagg_queue",
     metadata,
-    Column("queue_id", _id, primary_key=True, autoincrement=True),
+    Column("queue_id", _id, Identity(always=True), primary_key=True),
     Column("log_id", Integer, nullable=False),
     Column("entry_id", String(36), nullable=False),
     Column("leaf_hash", LargeBinary(32), nullable=False),
@@ -137,7 +138,7 @@ budget = Table(
 allotment = Table(
     "cagg_allotment",
     metadata,
-    Column("allotment_id", _id, primary_key=True, autoincrement=True),
+    Column("allotment_id", _id, Identity(always=True), primary_key=True),
     Column("path", Text, nullable=False),
     Column("unit", String(16), nullable=False),
     Column("period", String(16), nullable=False),
@@ -181,6 +182,7 @@ reservation = Table(
     Column("encloses_run", Integer, nullable=False),
     Column("created_us", BigInteger, nullable=False),
     Column("updated_us", BigInteger, nullable=False),
+    Column("run_reference", Text),
     Index("cagg_reservation_series", "series_key"),
     Index("cagg_reservation_run", "host", "root_run_id"),
     Index("cagg_reservation_state", "state", "lease_until_us"),
@@ -198,7 +200,7 @@ hold = Table(
 journal = Table(
     "cagg_journal",
     metadata,
-    Column("journal_id", _id, primary_key=True, autoincrement=True),
+    Column("journal_id", _id, Identity(always=True), primary_key=True),
     Column("allotment_id", BigInteger, ForeignKey("cagg_allotment.allotment_id"), nullable=False),
     Column("request_key", String(64), nullable=False),
     Column("kind", String(16), nullable=False),
@@ -213,7 +215,7 @@ journal = Table(
 forecast = Table(
     "cagg_forecast",
     metadata,
-    Column("forecast_id", _id, primary_key=True, autoincrement=True),
+    Column("forecast_id", _id, Identity(always=True), primary_key=True),
     Column("provider", Text, nullable=False),
     Column("zone", Text, nullable=False),
     Column("convention", Text, nullable=False),

@@ -16,6 +16,7 @@ from cagg.records import Hold, Period
 from cagg.testing._budget_case import LEAF, PATHS, changed
 from cagg.testing._budget_holding import HoldingContract
 from cagg.testing._budget_life import LifeContract
+from cagg.testing._budget_rows import RowsContract
 from cagg.testing._budget_unknown import UnknownContract
 from cagg.testing.budgets import ask, budget
 from cagg.testing.clock import ManualClock
@@ -23,7 +24,7 @@ from cagg.testing.clock import ManualClock
 __all__ = ["BudgetContract"]
 
 
-class BudgetContract(HoldingContract, LifeContract, UnknownContract):
+class BudgetContract(HoldingContract, LifeContract, RowsContract, UnknownContract):
     """What every store's budgets must do. Subclasses override the ``store`` fixture."""
 
     # ---- setting budgets and periods ----
@@ -73,10 +74,9 @@ class BudgetContract(HoldingContract, LifeContract, UnknownContract):
         ],
     )
     def test_budgets_that_make_no_sense_are_refused(self, store: Store, wrong: dict[str, Any]) -> None:
-        path = wrong.pop("path", "a")
         with store.transaction() as tx:
             with pytest.raises(InvalidInput):
-                set_budget(tx, budget(path, 1, **wrong))
+                set_budget(tx, budget(**{"path": "a", "limit": 1, **wrong}))
             assert tx.budgets() == []
 
     def test_a_changed_time_zone_never_grants_a_day_twice(self, store: Store, clock: ManualClock) -> None:

@@ -4,8 +4,8 @@ The store must be empty at first and be reachable from several threads at once. 
 
     class TestMyStore(StoreContract):
         @pytest.fixture
-        def store(self, tmp_path):
-            store = open_store(f"sqlite:///{tmp_path}/store.db", clock=ManualClock())
+        def store(self, clock, tmp_path):
+            store = open_store(f"sqlite:///{tmp_path}/store.db", clock=clock)
             yield store
             store.close()
 """
@@ -29,8 +29,10 @@ from cagg.ledger.merkle import TILE_WIDTH, leaf_hash, root_of
 from cagg.ledger.notes import verifier_key
 from cagg.ledger.sequencer import sequence
 from cagg.ledger.verify import Assurance, verify
-from cagg.ports import Checkpoint, Signer, Store, StoredForecast, Transaction
+from cagg.ports import Checkpoint, Signer, Store, Transaction
 from cagg.records import Entry, EntryDraft, EntryKind
+from cagg.testing._store_keeping import KeepingContract
+from cagg.testing.clock import ManualClock
 
 __all__ = ["MemorySigner", "StoreContract", "draft"]
 
@@ -83,12 +85,17 @@ def _everything(tx: Transaction) -> list[Entry]:
     return list(tx.entries())
 
 
-class StoreContract:
+class StoreContract(KeepingContract):
     """Tests of transactions, ledger rows and forecasts that every backend passes."""
 
     @pytest.fixture
-    def store(self) -> Store:
-        """The backend under test, empty."""
+    def clock(self) -> ManualClock:
+        """The clock that the store is opened with."""
+        return ManualClock()
+
+    @pytest.fixture
+    def store(self, clock: ManualClock) -> Store:
+        """The backend under test, empty, on that clock."""
         raise NotImplementedError("a backend's test class gives its store here")
 
     # ---- transactions -------------------------------------------------------------------------------------------
@@ -194,6 +201,15 @@ class StoreContract:
             assert [entry.index for entry in tx.entries(request_key="even-2")] == [2]
             assert list(tx.entries(task_key="none")) == []
             assert list(tx.entries(limit=0)) == []
+
+    def test_an_entry_is_seen_as_soon_as_it_is_recorded(self, store: Store) -> None:
+        with store.transaction() as tx:
+            append(tx, draft("a"))
+            sequence(tx)
+            append(tx, draft("b"))
+        with store.snapshot() as tx:
+            assert [read_body(tx, entry)["request_key"] for entry in tx.entries()] == ["a", "b"]
+            assert [read_body(tx, entry)["request_key"] for entry in tx.entries(newest_first=True)] == ["b", "a"]
 
     def test_long_reads_stream_over_pages(self, store: Store) -> None:
         with store.transaction() as tx:
@@ -314,31 +330,6 @@ class StoreContract:
         assert report.failures == ()
         assert report.assurance is Assurance.SIGNED
         assert report.verified
-
-    # ---- forecasts ----------------------------------------------------------------------------------------------
-
-    def test_forecasts_come_newest_first_and_old_ones_go(self, store: Store) -> None:
-        def series(hours: float, zone: str = "GB", data: bytes = b"d") -> StoredForecast:
-            at = _NOON + timedelta(hours=hours)
-            end = at + timedelta(hours=48)
-            digest = hashlib.sha256(data).hexdigest()
-            return StoredForecast(
-                provider="neso", zone=zone, convention="c", fetched_at=at, start=at, end=end, digest=digest, data=data
-            )
-
-        with store.transaction() as tx:
-            for item in (series(0), series(2), series(1), series(1), series(0, "DE")):
-                tx.put_forecast(item)
-        with store.snapshot() as tx:
-            assert tx.forecasts("neso", "GB", _NOON) == [series(2), series(1), series(0)]
-            assert tx.forecasts("neso", "GB", _NOON + timedelta(hours=1)) == [series(2), series(1)]
-            assert tx.forecasts("other", "GB", _NOON) == []
-        with store.transaction() as tx:
-            tx.put_forecast(series(24.5))
-            assert tx.forecasts("neso", "GB", _NOON) == [series(24.5), series(2), series(1)]
-            assert tx.forecasts("neso", "DE", _NOON) == [series(0, "DE")]
-            assert tx.drop_forecasts(_NOON + timedelta(hours=2)) == 2
-            assert tx.forecasts("neso", "GB", _NOON) == [series(24.5), series(2)]
 
     # ---- many at once -------------------------------------------------------------------------------------------
 

@@ -137,7 +137,7 @@ def test_a_forecast_needs_a_zone(cli: Any, said: Any) -> None:
 
 def test_zones_are_found_by_code_and_name(cli: Any, night: Path) -> None:
     found = [row["zone"] for row in cli("zones", "germany", "--json").json["zones"]]
-    assert found == ["climatology:DE", "yearly:DEU"]
+    assert found == ["climatology:DE", "yearly:DEU", "electricity_maps:DE"]
     assert [row["zone"] for row in cli("zones", "--provider", "trace", "--json").json["zones"]] == ["trace:test"]
     assert cli("zones", "atlantis").status == 1
     assert "neso:GB" in cli("zones", "great britain").out

@@ -1,4 +1,4 @@
-"""A gate over a real SQLite store, a trace, a clock that stands still and a machine that draws steady power."""
+"""A gate over a real store on each backend, a trace, a clock that stands still and a machine of steady power."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cagg.composition import compose
 from cagg.energy.meter import Meter, MeterSettings
 from cagg.gating import Gate
 from cagg.ledger.encoding import decode
+from cagg.ledger.sequencer import sequence
 from cagg.ports import Sample
 from cagg.provenance import Grade
 from cagg.records import Budget, BudgetMode, EntryKind
@@ -47,11 +48,13 @@ class SteadySource:
 class Bench:
     """A gate with everything a test may want to move."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: str | None) -> None:
         self.folder = folder
         self.clock = ManualClock(NOW)
         self.environ = {"CAGG_HOME": str(folder / "home")}
         self.overrides: dict[str, Any] = {"meter.idle_policy": "active"}
+        if store is not None:
+            self.overrides["store"] = store
         self.write_trace([300, 250, 200, 100, 100, 200, 300, 400, 400, 400])
 
     def write_trace(self, g_per_kwh: list[float], *, minutes: int = 60) -> None:
@@ -93,6 +96,9 @@ class Bench:
         )
 
     def bodies(self, gate: Gate, kind: EntryKind | None = None) -> list[dict[str, Any]]:
+        with gate.components.store.transaction() as tx:  # what `cagg maintain` does where appends do not
+            while sequence(tx):
+                pass
         with gate.components.store.snapshot() as tx:
             found = [decode(entry.body) for entry in tx.entries(kind=kind)]
         return [body for body in found if isinstance(body, dict)]
@@ -107,10 +113,19 @@ def _outside_of_any_run() -> Iterator[None]:
     running._MAIN_THREAD_RUNS.clear()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_address(request: pytest.FixtureRequest) -> str | None:
+    """Where the gate keeps everything; None = where it does when nobody says."""
+    if request.param == "sqlite":
+        return None
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def bench(tmp_path: Path, store_address: str | None) -> Bench:
     """A fresh bench."""
-    return Bench(tmp_path)
+    return Bench(tmp_path, store_address)
 
 
 @pytest.fixture

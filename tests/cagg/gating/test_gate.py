@@ -537,3 +537,16 @@ def test_a_local_block_that_must_not_wait_raises(make_gate: Make) -> None:
     ):
         pass
     assert isinstance(caught.value.decision.verdict, Defer)
+
+
+def test_a_release_that_names_a_run_leaves_the_one_that_replaced_it_alone(bench: Any, make_gate: Make) -> None:
+    opened = make_gate()
+    request = replace(bench.request(), run_reference="try 1")
+    assert isinstance(opened.ask(request).verdict, Defer)
+    again = opened.ask(replace(request, run_reference="try 2"))  # cleared by hand, and asked anew
+    assert isinstance(again.verdict, Defer)
+    assert opened.release(request.identity, reference="try 1") is False
+    with opened.components.store.snapshot() as tx:
+        [waiting] = tx.reservations(root_run_id="run-1")
+    assert (waiting.state, waiting.run_reference) == (ReservationState.WAITING, "try 2")
+    assert opened.release(request.identity, reference="try 2") is True

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,39 +13,80 @@ from typing import Any
 import pytest
 
 from cagg.budget.reservations import audit
+from cagg.errors import StoreUnavailable
 from cagg.gating import Gate
 from cagg.maintenance import maintain
 from cagg.records import EntryKind
+from cagg.testing.postgresql import LocalPostgres
 from cagg.verdict import Admit, Deny, Reason
 
 Make = Callable[..., Gate]
 
 
-def break_store(bench: Any) -> Path:
-    """Put something that is no database where the store should be; returns what to rename back."""
-    home = bench.folder / "home"
-    home.mkdir(exist_ok=True)
-    store = home / "cagg.db"
-    kept: Path = home / "kept.db"
-    for suffix in ("-wal", "-shm"):
-        side = Path(f"{store}{suffix}")
-        if side.exists():
-            side.rename(f"{kept}{suffix}")
-    if store.exists():
-        store.rename(kept)
-    store.write_text("this is no database " * 100, encoding="utf-8")
-    return kept
+class FileOutage:
+    """Something that is no database lies where the store should be."""
+
+    def __init__(self, home: Path) -> None:
+        self._store, self._kept = home / "cagg.db", home / "kept.db"
+
+    def begin(self) -> None:
+        self._store.parent.mkdir(exist_ok=True)
+        for suffix in ("-wal", "-shm", ""):
+            side = Path(f"{self._store}{suffix}")
+            if side.exists():
+                side.rename(f"{self._kept}{suffix}")
+        self._store.write_text("this is no database " * 100, encoding="utf-8")
+
+    def end(self) -> None:
+        self._store.unlink()
+        for suffix in ("-wal", "-shm", ""):
+            side = Path(f"{self._kept}{suffix}")
+            if side.exists():
+                side.rename(f"{self._store}{suffix}")
 
 
-def mend_store(bench: Any, kept: Path) -> None:
-    store = bench.folder / "home" / "cagg.db"
-    store.unlink()
-    for suffix in ("-wal", "-shm", ""):
-        side = Path(f"{kept}{suffix}")
-        if side.exists():
-            side.rename(f"{store}{suffix}")
+class ServerOutage:
+    """The server crashes, and comes back."""
+
+    def __init__(self, server: LocalPostgres) -> None:
+        self._server = server
+
+    def begin(self) -> None:
+        self._server.kill_immediately()
+
+    def end(self) -> None:
+        self._server.restart()
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[LocalPostgres]:
+    """A server of this module's own: it crashes, and no other test shall notice."""
+    with LocalPostgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_address(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    if request.param == "sqlite":
+        yield None
+        return
+    server: LocalPostgres = request.getfixturevalue("server")
+    url = server.new_database()
+    yield url
+    with contextlib.suppress(StoreUnavailable):
+        server.restart()  # refused where it runs
+    server.drop_database(url)
+
+
+@pytest.fixture
+def outage(bench: Any, store_address: str | None, request: pytest.FixtureRequest) -> FileOutage | ServerOutage:
+    """What befalls the store of the bench."""
+    if store_address is None:
+        return FileOutage(bench.folder / "home")
+    return ServerOutage(request.getfixturevalue("server"))
+
+
+@pytest.mark.parametrize("store_address", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     ("options", "settings", "runs"),
     [
@@ -58,9 +100,9 @@ def mend_store(bench: Any, kept: Path) -> None:
     ],
 )
 def test_each_purpose_has_its_policy(
-    bench: Any, make_gate: Make, options: dict[str, str], settings: dict[str, str], runs: bool
+    bench: Any, make_gate: Make, outage: Any, options: dict[str, str], settings: dict[str, str], runs: bool
 ) -> None:
-    break_store(bench)
+    outage.begin()
     decision = make_gate(**settings).ask(bench.request(**options))
     assert isinstance(decision.verdict, Admit if runs else Deny)
     assert decision.verdict.reason is Reason.STORE_DOWN
@@ -68,8 +110,8 @@ def test_each_purpose_has_its_policy(
     assert len(list((bench.folder / "home" / "spool").glob("*.json"))) == 1
 
 
-def test_a_run_without_a_store_is_metered_spooled_and_replayed(bench: Any, make_gate: Make) -> None:
-    kept = break_store(bench)
+def test_a_run_without_a_store_is_metered_spooled_and_replayed(bench: Any, make_gate: Make, outage: Any) -> None:
+    outage.begin()
     opened = make_gate()
     decision = opened.ask(bench.request(finish_by=None))
     with opened.run(decision) as run:
@@ -77,7 +119,7 @@ def test_a_run_without_a_store_is_metered_spooled_and_replayed(bench: Any, make_
     assert run.summary is not None
     assert run.summary.measurement_id is None
     assert run.reading is not None
-    mend_store(bench, kept)
+    outage.end()
 
     again = make_gate()
     report = maintain(again.components, hosts={})
@@ -89,7 +131,7 @@ def test_a_run_without_a_store_is_metered_spooled_and_replayed(bench: Any, make_
     assert maintain(again.components, hosts={}).replayed == 0
 
 
-def test_a_store_that_fails_during_the_run_is_settled_by_the_replay(bench: Any, make_gate: Make) -> None:
+def test_a_store_that_fails_during_the_run_is_settled_by_the_replay(bench: Any, make_gate: Make, outage: Any) -> None:
     opened = make_gate()
     bench.budget(opened, "acme", "10 kWh/day")
     decision = opened.ask(bench.request(budget="acme", finish_by=None))
@@ -97,11 +139,11 @@ def test_a_store_that_fails_during_the_run_is_settled_by_the_replay(bench: Any, 
     run.__enter__()
     bench.clock.advance(timedelta(minutes=3))
     opened.components.store.close()
-    kept = break_store(bench)
+    outage.begin()
     run.__exit__(None, None, None)
     assert run.summary is not None
     assert "spool" in run.summary.notes[-1]
-    mend_store(bench, kept)
+    outage.end()
 
     again = make_gate()
     maintain(again.components, hosts={})
@@ -112,7 +154,8 @@ def test_a_store_that_fails_during_the_run_is_settled_by_the_replay(bench: Any, 
     assert bench.bodies(again, EntryKind.SETTLEMENT)[0]["outcome"] == "settled"
 
 
-def test_a_read_only_store_is_one_clear_sentence(bench: Any, make_gate: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("store_address", ["sqlite"], indirect=True)
+def test_a_read_only_store_is_one_clear_sentence(bench: Any, make_gate: Make) -> None:
     opened = make_gate()
     opened.ask(bench.request(finish_by=None))
     with sqlite3.connect(bench.folder / "home" / "cagg.db") as other:
@@ -123,9 +166,10 @@ def test_a_read_only_store_is_one_clear_sentence(bench: Any, make_gate: Make, mo
 
 
 def test_when_even_the_spool_is_gone_it_says_what_is_lost(
-    bench: Any, make_gate: Make, caplog: pytest.LogCaptureFixture
+    bench: Any, make_gate: Make, outage: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    break_store(bench)
+    outage.begin()
+    (bench.folder / "home").mkdir(exist_ok=True)
     (bench.folder / "home" / "spool").write_text("a file in the way", encoding="utf-8")
     opened = make_gate()
     with caplog.at_level(logging.WARNING, logger="cagg"):

@@ -6,7 +6,8 @@ verify: make a new format, never new golden files for this one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,13 +19,13 @@ from cagg.ledger.encoding import decode
 from cagg.ledger.entry import append, columns_of, idempotency_key, read_body
 from cagg.ledger.merkle import leaf_hash, root_of
 from cagg.ledger.notes import VerifierKey, parse_note, verifier_key
+from cagg.ledger.sequencer import sequence
 from cagg.ledger.verify import Assurance, verify
-from cagg.ports import Transaction
+from cagg.ports import Store, Transaction
 from cagg.provenance import Basis, Convention, Gas, Grade, Signal
 from cagg.quantities import CarbonIntensity, Energy
 from cagg.records import Component, Entry, EntryDraft, EntryKind, Reading, ReadingSlice
 from cagg.request import GateOptions, HostProfile, Request, RequestIdentity
-from cagg.store.engine import open_store
 from cagg.testing import ManualClock
 from cagg.testing.stores import MemorySigner
 from cagg.windows import Window
@@ -92,21 +93,26 @@ def _drafts() -> list[tuple[str, EntryDraft]]:
     ]
 
 
-@pytest.fixture
-def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
-    """The three entries and the checkpoint over them, as this version writes them."""
-    monkeypatch.setattr("cagg.ledger.identifiers.os.urandom", lambda count: bytes(range(count)))
-    store = open_store(str(tmp_path / "s.db"), clock=ManualClock(START), origin=NAME)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def written(
+    request: pytest.FixtureRequest,
+    named_store: Callable[..., AbstractContextManager[Store]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Written]:
+    """The three entries and the checkpoint over them, as this version writes them on each backend."""
+    clock = ManualClock(START)
     entries: dict[str, Entry] = {}
-    for name, draft in _drafts():
+    with named_store(request.param, origin=NAME, clock=clock) as store:
+        monkeypatch.setattr("cagg.ledger.identifiers.os.urandom", lambda count: bytes(range(count)))
+        for name, draft in _drafts():
+            with store.transaction() as tx:
+                entries[name] = append(tx, draft)
+            clock.advance(1.5)
         with store.transaction() as tx:
-            entries[name] = append(tx, draft)
-        store._clock.sleep(1.5)
-    with store.transaction() as tx:
-        note = sign_checkpoint(tx, SIGNER).note
-    with store.snapshot() as tx:
-        yield tx, entries, note
-    store.close()
+            sequence(tx)
+            note = sign_checkpoint(tx, SIGNER).note
+        with store.snapshot() as tx:
+            yield tx, entries, note
 
 
 @pytest.mark.parametrize("name", ["decision", "measurement", "spilled"])

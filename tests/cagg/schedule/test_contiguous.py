@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cagg.errors import InvalidInput
-from cagg.schedule.contiguous import Plan, costs_at, plan_contiguous
+from cagg.schedule.contiguous import Plan, plan_contiguous
 
 HALF_HOUR = 1_800_000
 
@@ -93,19 +93,6 @@ def test_shift_and_scale_change_nothing_but_the_numbers(problem, shift, scale) -
     assert moved is not None
     assert moved.start_ms == plain.start_ms + shift
     assert moved.cost == plain.cost * scale
-
-
-@settings(max_examples=200, deadline=None)
-@given(problems(), st.lists(st.integers(-10, 80), max_size=20))
-def test_costs_at_many_starts_equal_brute_force(problem, starts) -> None:
-    edges, values, _, _, duration = problem
-    found = brute(edges, values, edges[0] - 12, edges[-1] + 100, duration)
-    costs, feasible = costs_at(
-        **arrays(edges, values), starts_ms=np.array(starts, dtype=np.int64), duration_ms=duration
-    )
-    for start, cost, ok in zip(starts, costs, feasible, strict=True):
-        assert bool(ok) == (start in found)
-        assert not ok or cost == found[start]
 
 
 def test_minimum_of_a_sine_is_found_where_calculus_puts_it() -> None:

@@ -19,9 +19,9 @@ from cagg.store.sqlite import SqliteStore
 from cagg.testing import ManualClock
 from cagg.testing.stores import draft
 
-SECOND = """
-revision = "0002"
-down_revision = "0001"
+NEXT = """
+revision = "0003"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
@@ -78,9 +78,9 @@ def test_an_older_store_is_migrated_when_it_is_written_to(
     store.close()
     extra = tmp_path / "versions"
     extra.mkdir()
-    (extra / "0002_later.py").write_text(SECOND)
+    (extra / "0003_later.py").write_text(NEXT)
     monkeypatch.setattr(run, "_VERSIONS", (*run._VERSIONS, extra))
-    monkeypatch.setattr(tables, "SCHEMA_VERSION", "0002")
+    monkeypatch.setattr(tables, "SCHEMA_VERSION", "0003")
     newer = open_store(str(store.path), clock=ManualClock())
     with pytest.raises(StoreUnavailable, match="cagg store migrate"), newer.snapshot():
         pass
@@ -89,7 +89,7 @@ def test_an_older_store_is_migrated_when_it_is_written_to(
         assert tx.tree_size() == 2
     newer.close()
     with sqlite3.connect(store.path) as connection:
-        assert connection.execute("SELECT version_num FROM cagg_schema_version").fetchall() == [("0002",)]
+        assert connection.execute("SELECT version_num FROM cagg_schema_version").fetchall() == [("0003",)]
         assert connection.execute("SELECT count(*) FROM cagg_later").fetchall() == [(0,)]
     connection.close()
 

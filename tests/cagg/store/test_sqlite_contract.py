@@ -15,7 +15,7 @@ from cagg.testing.stores import StoreContract
 
 class TestSqliteStore(StoreContract):
     @pytest.fixture
-    def store(self, tmp_path: Path) -> Iterator[Store]:
-        opened = open_store(f"sqlite:///{tmp_path}/store.db", clock=ManualClock())
+    def store(self, clock: ManualClock, tmp_path: Path) -> Iterator[Store]:
+        opened = open_store(f"sqlite:///{tmp_path}/store.db", clock=clock)
         yield opened
         opened.close()

@@ -72,11 +72,6 @@ def test_other_addresses_are_refused(url: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_a_postgresql_address_says_what_to_use() -> None:
-    with pytest.raises(ConfigurationError, match="sqlite:////"):
-        open_store("postgresql://u:secret@h/d", clock=ManualClock())
-
-
 @pytest.mark.parametrize("origin", ["", "a b", "a+b", "a\nb"])
 def test_a_log_name_is_one_word(tmp_path: Path, origin: str) -> None:
     with pytest.raises(ConfigurationError, match="log name"):

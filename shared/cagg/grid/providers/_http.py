@@ -18,11 +18,12 @@ from urllib.parse import urlsplit
 
 from cagg.errors import ConfigurationError, IntensityUnavailable
 from cagg.ports import Clock
+from cagg.secret import Secret
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["HttpPolicy", "JsonSource", "check_url"]
+__all__ = ["HttpPolicy", "JsonSource", "Refused", "check_url"]
 
 _RETRYING: ContextVar[bool] = ContextVar("cagg_http_retrying", default=False)
 _LEAST_SECONDS = 0.05
@@ -65,11 +66,26 @@ def check_url(url: str, setting: str) -> str:
     return url.strip().rstrip("/")
 
 
-class _Transient(Exception):
-    """A failure that may pass; ``wait_seconds`` is what the server asked for."""
+class Refused(IntensityUnavailable):
+    """The service answered with a status that says no.
 
-    def __init__(self, reason: str, wait_seconds: float | None = None) -> None:
+    Attributes:
+        status: the HTTP status.
+        wait_seconds: how long the service wants to be left alone; None when it does not say.
+    """
+
+    def __init__(self, message: str, *, status: int, wait_seconds: float | None = None) -> None:
+        self.status = status
         self.wait_seconds = wait_seconds
+        super().__init__(message)
+
+
+class _Transient(Exception):
+    """A failure that may pass; ``wait_seconds`` is what the server asked for, ``status`` None without an answer."""
+
+    def __init__(self, reason: str, wait_seconds: float | None = None, *, status: int | None = None) -> None:
+        self.wait_seconds = wait_seconds
+        self.status = status
         super().__init__(reason)
 
 
@@ -136,6 +152,8 @@ class JsonSource:
         clock: time.
         transport, async_transport: instead of the network, for tests; None = the network, with proxies from the
             environment.
+        secret_header: name and value of a header that proves who asks; the value is blotted out of every message.
+            None = nothing is sent.
     """
 
     def __init__(
@@ -147,8 +165,10 @@ class JsonSource:
         clock: Clock,
         transport: httpx.BaseTransport | None = None,
         async_transport: httpx.AsyncBaseTransport | None = None,
+        secret_header: tuple[str, Secret] | None = None,
     ) -> None:
         self._base_url = base_url
+        self._secret_header = secret_header
         self._policy = policy
         self._clock = clock
         self._transport = transport
@@ -213,11 +233,14 @@ class JsonSource:
     def _client_options(self) -> dict[str, Any]:
         from cagg import __version__
 
-        return {
-            # a redirect could carry the request, and later tokens, to another host
-            "follow_redirects": False,
-            "headers": {"Accept": "application/json", "User-Agent": f"cagg/{__version__}"},
-        }
+        headers = {"Accept": "application/json", "User-Agent": f"cagg/{__version__}"}
+        if self._secret_header is not None:
+            headers[self._secret_header[0]] = self._secret_header[1].value
+        # a redirect could carry the request, and with it the token, to another host
+        return {"follow_redirects": False, "headers": headers}
+
+    def _message(self, body: bytes) -> str:
+        return _message(body, None if self._secret_header is None else self._secret_header[1])
 
     def _collect(self, body: bytearray, chunk: bytes, attempt: _Attempt) -> None:
         body.extend(chunk)
@@ -256,20 +279,25 @@ class JsonSource:
             yield
         except _Transient as error:
             times = "once" if deadline.attempts == 1 else f"{deadline.attempts} times"
-            raise IntensityUnavailable(f"{self._who} {error}; it was asked {times}.") from error
+            message = f"{self._who} {error}; it was asked {times}."
+            if error.status is None:
+                raise IntensityUnavailable(message) from error
+            raise Refused(message, status=error.status, wait_seconds=error.wait_seconds) from error
 
     def _document(self, status: int, headers: httpx.Headers, body: bytes) -> Any:
         """Return the parsed body of a good answer; raises _Transient or IntensityUnavailable for any other."""
         if status == 429:
-            raise _Transient("asks to be asked less often (HTTP 429)", self._retry_after(headers))
+            raise _Transient("asks to be asked less often (HTTP 429)", self._retry_after(headers), status=status)
         if status >= 500:
-            raise _Transient(f"failed with HTTP {status}{_message(body)}", self._retry_after(headers))
+            reason = f"failed with HTTP {status}{self._message(body)}"
+            raise _Transient(reason, self._retry_after(headers), status=status)
         if 300 <= status < 400:
             raise IntensityUnavailable(
                 f"{self._who} redirects to another address (HTTP {status}), which is not followed; set its new address."
             )
         if status != 200:
-            raise IntensityUnavailable(f"{self._who} refused the request with HTTP {status}{_message(body)}.")
+            message = f"{self._who} refused the request with HTTP {status}{self._message(body)}."
+            raise Refused(message, status=status)
         if "html" in headers.get("content-type", "").lower() or body.lstrip()[:1] == b"<":
             raise IntensityUnavailable(
                 f"{self._who} answered with a web page instead of data; check its address, and whether a proxy or a "
@@ -329,8 +357,11 @@ def _refuse_constant(text: str) -> None:
     raise ValueError(f"{text} is not a number")
 
 
-def _message(body: bytes) -> str:
-    """Return `` (the service's own words)`` if the body is one of the usual error documents, else nothing."""
+def _message(body: bytes, hidden: Secret | None) -> str:
+    """Return `` (the service's own words)`` if the body is one of the usual error documents, else nothing.
+
+    A service that quotes the token it was sent does not put it into our messages.
+    """
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -339,6 +370,8 @@ def _message(body: bytes) -> str:
         inner = document.get("error", document)
         words = inner.get("message") if isinstance(inner, dict) else inner
         if isinstance(words, str) and words.strip():
+            if hidden is not None:
+                words = hidden.hidden_in(words)
             clean = "".join(character if character.isprintable() else " " for character in words.strip())
             return f" ({clean[:200]})"
     return ""

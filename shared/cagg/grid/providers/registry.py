@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING
 from cagg.errors import ConfigurationError
 from cagg.grid.providers._http import HttpPolicy
 from cagg.grid.providers.climatology import ClimatologyProvider
+from cagg.grid.providers.electricity_maps import ELECTRICITY_MAPS_URL, ElectricityMapsProvider
 from cagg.grid.providers.neso import NESO_URL, NesoProvider
 from cagg.grid.providers.trace import TraceProvider
 from cagg.grid.providers.yearly import YearlyProvider
 from cagg.grid.traits import GridProvider
 from cagg.ports import Clock
+from cagg.provenance import Basis
+from cagg.secret import Secret
 
 if TYPE_CHECKING:
     import httpx
@@ -33,6 +36,9 @@ class GridSettings:
         attempts: how often a failed request is tried at most.
         total_seconds: longest time of all attempts of one request; it ends after two timeouts if that is sooner.
         neso_url: address of NESO's service.
+        electricity_maps_token: None = Electricity Maps cannot be asked.
+        electricity_maps_url: address of its service.
+        electricity_maps_basis: which emission factors it is asked for.
         trace_file: file of the provider ``trace``; None = there is none.
         trace_name: zone code of the trace; None = as the file says.
         trace_scale: seconds of the trace per second of the clock.
@@ -44,6 +50,9 @@ class GridSettings:
     attempts: int = 3
     total_seconds: float = 10.0
     neso_url: str = NESO_URL
+    electricity_maps_token: Secret | None = None
+    electricity_maps_url: str = ELECTRICITY_MAPS_URL
+    electricity_maps_basis: Basis = Basis.LIFE_CYCLE
     trace_file: Path | None = None
     trace_name: str | None = None
     trace_scale: float = 1.0
@@ -56,14 +65,30 @@ def _neso(settings: GridSettings, clock: Clock) -> GridProvider:
     return NesoProvider(
         clock=clock,
         base_url=settings.neso_url,
-        policy=HttpPolicy(
-            timeout_seconds=settings.timeout_seconds,
-            attempts=settings.attempts,
-            # never below one attempt: a timeout that somebody set higher than the total is meant
-            total_seconds=max(settings.timeout_seconds, min(2 * settings.timeout_seconds, settings.total_seconds)),
-        ),
+        policy=_policy(settings),
         transport=settings.transport,
         async_transport=settings.async_transport,
+    )
+
+
+def _electricity_maps(settings: GridSettings, clock: Clock) -> GridProvider:
+    return ElectricityMapsProvider(
+        clock=clock,
+        token=settings.electricity_maps_token,
+        base_url=settings.electricity_maps_url,
+        basis=settings.electricity_maps_basis,
+        policy=_policy(settings),
+        transport=settings.transport,
+        async_transport=settings.async_transport,
+    )
+
+
+def _policy(settings: GridSettings) -> HttpPolicy:
+    return HttpPolicy(
+        timeout_seconds=settings.timeout_seconds,
+        attempts=settings.attempts,
+        # never below one attempt: a timeout that somebody set higher than the total is meant
+        total_seconds=max(settings.timeout_seconds, min(2 * settings.timeout_seconds, settings.total_seconds)),
     )
 
 
@@ -92,6 +117,7 @@ _BUILDERS: Mapping[str, Callable[[GridSettings, Clock], GridProvider]] = {
     "climatology": _climatology,
     "yearly": _yearly,
     "trace": _trace,
+    "electricity_maps": _electricity_maps,
 }
 
 PROVIDER_NAMES: tuple[str, ...] = tuple(_BUILDERS)

@@ -7,6 +7,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -69,7 +70,7 @@ Table(
 Table(
     "cagg_queue",
     _tables,
-    Column("queue_id", _id, primary_key=True, autoincrement=True),
+    Column("queue_id", _id, Identity(always=True), primary_key=True),
     Column("log_id", Integer, nullable=False),
     Column("entry_id", String(36), nullable=False),
     Column("leaf_hash", LargeBinary(32), nullable=False),
@@ -131,7 +132,7 @@ Table(
 Table(
     "cagg_allotment",
     _tables,
-    Column("allotment_id", _id, primary_key=True, autoincrement=True),
+    Column("allotment_id", _id, Identity(always=True), primary_key=True),
     Column("path", Text, nullable=False),
     Column("unit", String(16), nullable=False),
     Column("period", String(16), nullable=False),
@@ -192,7 +193,7 @@ Table(
 Table(
     "cagg_journal",
     _tables,
-    Column("journal_id", _id, primary_key=True, autoincrement=True),
+    Column("journal_id", _id, Identity(always=True), primary_key=True),
     Column("allotment_id", BigInteger, ForeignKey("cagg_allotment.allotment_id"), nullable=False),
     Column("request_key", String(64), nullable=False),
     Column("kind", String(16), nullable=False),
@@ -207,7 +208,7 @@ Table(
 Table(
     "cagg_forecast",
     _tables,
-    Column("forecast_id", _id, primary_key=True, autoincrement=True),
+    Column("forecast_id", _id, Identity(always=True), primary_key=True),
     Column("provider", Text, nullable=False),
     Column("zone", Text, nullable=False),
     Column("convention", Text, nullable=False),
