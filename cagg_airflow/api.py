@@ -93,6 +93,10 @@ class AirflowApi:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close connections."""
         self._client.close()
 
     # ---- questions ------------------------------------------------------------------------------------------------

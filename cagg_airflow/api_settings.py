@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from cagg.errors import ConfigurationError
 
-__all__ = ["ApiSettings"]
+__all__ = ["ApiSettings", "locally"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class ApiSettings:
         if not address:
             address, origin = environ.get("CAGG_AIRFLOW_URL", "").strip(), "CAGG_AIRFLOW_URL"
         if not address:
-            address, origin = _local_base_url(environ), "Airflow's [api] base_url"
+            address, origin = locally("api", "base_url", environ), "Airflow's [api] base_url"
         if not address:
             return None
         return cls(
@@ -98,15 +98,16 @@ def _checked(text: str, origin: str) -> str:
     return text.rstrip("/").removesuffix("/api/v2").rstrip("/")
 
 
-def _local_base_url(environ: Mapping[str, str]) -> str:
+def locally(section: str, key: str, environ: Mapping[str, str] | None = None) -> str:
     """Return what the local Airflow's configuration says, empty when Airflow is not installed or does not say.
 
     The file is read as it lies there: asking Airflow itself takes seconds and creates a configuration where there is
     none. Values that a command or a secrets backend would give are not looked up.
     """
+    environ = os.environ if environ is None else environ
     if find_spec("airflow") is None:
         return ""
-    stated = environ.get("AIRFLOW__API__BASE_URL", "").strip()
+    stated = environ.get(f"AIRFLOW__{section.upper()}__{key.upper()}", "").strip()
     if stated:
         return stated
     home = Path(environ.get("AIRFLOW_HOME") or "~/airflow").expanduser()
@@ -116,4 +117,4 @@ def _local_base_url(environ: Mapping[str, str]) -> str:
         parser.read(path, encoding="utf-8")
     except (OSError, UnicodeDecodeError, configparser.Error):
         return ""
-    return parser.get("api", "base_url", fallback="").strip()
+    return parser.get(section, key, fallback="").strip()

@@ -28,6 +28,7 @@ from cagg_airflow.naming import (
     DECISION_KEY,
     HOST,
     READING_KEY,
+    WAKE_MARGIN,
     identity_from,
     identity_payload,
     root_run_id,
@@ -40,10 +41,6 @@ if TYPE_CHECKING:
     from cagg.gating import Gate
 
 __all__ = ["build_request", "deferral", "host_profile", "may_skip", "release_identity", "run_gated", "say"]
-
-WAKE_MARGIN: Final = timedelta(seconds=60)
-"""How long a run may take from its planned instant to running code: the trigger's event, the scheduler's loop, a free
-slot and the parse of the DAG file took 2 to 3 s on an idle machine (Airflow 3.3.2); pods take up to a minute."""
 
 SHORTEST_WAIT: Final = timedelta(seconds=30)
 """Shorter waits run now: a task that resumes before its worker has reported the deferral is failed by the scheduler

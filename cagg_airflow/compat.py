@@ -22,7 +22,7 @@ from airflow.sdk.exceptions import (
     TaskDeferred,
 )
 
-from cagg.errors import ConfigurationError
+from cagg.errors import ConfigurationError, HostUnavailable
 
 __all__ = [
     "ENDS_WELL",
@@ -76,19 +76,32 @@ def find_connection(name: str) -> Any | None:
     """Return a Connection; None when there is none of that id.
 
     Raises:
-        ConfigurationError: Airflow cannot be asked for it now.
+        HostUnavailable: Airflow cannot be asked for it now; asking again may help.
+        ConfigurationError: it cannot be read, or this task may not read it.
     """
     from airflow.sdk import BaseHook
 
+    from cagg_airflow.inside import why_no_connection
+
+    silence: object
     try:
         return BaseHook.get_connection(name)
-    except AirflowNotFoundException:
-        return None
-    except _UNREACHABLE as problem:
-        raise ConfigurationError(
-            f"Airflow could not be asked for the Connection {name!r} ({problem}), so the gate does not know which "
-            "store and budgets hold; look at the API server, or name another with [cagg] connection_id."
-        ) from problem
+    except AirflowNotFoundException as missing:
+        # Airflow 3.2 and 3.3 say so for an API server that failed, too
+        silence, cause = why_no_connection(name), missing
+        if silence is None:
+            return None
+    except (AirflowException, PermissionError, ValueError, TypeError) as problem:
+        raise ConfigurationError(  # what was stated may hold a password, so it is not repeated
+            f"the Airflow Connection {name!r} cannot be read ({type(problem).__name__}); correct it, allow this task "
+            "to read it, or name another with [cagg] connection_id."
+        ) from None
+    except (AirflowRuntimeError, OSError, EOFError, RuntimeError) as problem:
+        silence = cause = problem  # type: ignore[assignment]
+    raise HostUnavailable(
+        f"Airflow could not be asked for the Connection {name!r} ({silence}), so the gate does not know which store "
+        "and budgets hold; look at the API server and its database."
+    ) from cause
 
 
 def push_xcom(context: Mapping[str, Any], key: str, value: Mapping[str, Any]) -> None:

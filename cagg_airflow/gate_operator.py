@@ -18,7 +18,7 @@ from cagg_airflow.asking import build_request, deferral, may_skip, say
 from cagg_airflow.compat import AirflowFailException, AirflowSkipException, push_xcom, task_logger
 from cagg_airflow.mixin import options_mapping
 from cagg_airflow.naming import DECISION_KEY, READING_KEY, RESUME_METHOD, task_key
-from cagg_airflow.xcom import decision_xcom, summary_line
+from cagg_airflow.xcom import decision_xcom, group_xcom, summary_line
 
 __all__ = ["CarbonGateOperator"]
 
@@ -116,6 +116,7 @@ class CarbonGateOperator(BaseOperator):
         verdict = decision.verdict
         match verdict:
             case Admit():
+                gate.forget(decision.request.identity)  # no process runs under it: asked again, it is a new ask
                 with suppress(StoreUnavailable):  # then the lease ends by itself, and is charged as the run expected
                     if self.settle:
                         until = extend_group(gate.components, decision)
@@ -160,18 +161,7 @@ class _SettleOperator(BaseOperator):
             task_logger().info("carbon gate: the group used %s", summary_line(summary))
             for note in summary.notes:
                 task_logger().info("carbon gate: %s", note)
-            energy, carbon = summary.reading.energy, summary.carbon
-            told.append(
-                {
-                    "energy_millijoules": None if energy is None else energy.millijoules,
-                    "carbon_micrograms": None if carbon is None else carbon.micrograms,
-                    "reason": summary.reading.reason,
-                    "charged": {str(unit): amount for unit, amount in summary.charged.items()},
-                    "measurement_id": summary.measurement_id,
-                    "settlement_id": summary.settlement_id,
-                    "notes": list(summary.notes),
-                }
-            )
+            told.append(group_xcom(summary))
         if told:
             push_xcom(context, READING_KEY, told[-1])
         return told

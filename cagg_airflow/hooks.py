@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from airflow.sdk import BaseHook
 
@@ -32,6 +33,7 @@ class CaggHook(BaseHook):
     def __init__(self, cagg_conn_id: str = CONNECTION, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.cagg_conn_id = cagg_conn_id
+        self._gate: Gate | None = None
 
     def settings(self) -> Settings:
         """Return the settings with this Connection among them: above ``cagg.toml``, below ``CAGG_*``.
@@ -44,14 +46,30 @@ class CaggHook(BaseHook):
         return load_settings(host=self._stated(), host_name=f"Airflow Connection {self.cagg_conn_id!r}")
 
     def get_conn(self) -> Gate:
-        """Return a gate on the Connection's store.
+        """Return a gate on the Connection's store, opened once; :meth:`close` ends its connections.
 
         Raises:
             ConfigurationError: the Connection cannot be read.
         """
         from cagg.gating import Gate
 
-        return Gate.open(settings=self.settings())
+        if self._gate is None:
+            self._gate = Gate.open(settings=self.settings())
+        return self._gate
+
+    def close(self) -> None:
+        """Close what :meth:`get_conn` opened."""
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.components.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def test_connection(self) -> tuple[bool, str]:
         """Say whether the store can be read, the zone is known and the tokens have the form of tokens."""

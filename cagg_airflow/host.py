@@ -11,15 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from cagg.errors import CaggError, ConfigurationError, HostUnavailable, MissingExtra
 from cagg.pastruns import HistoryOptions
 from cagg.ports import HostHistory, RunState
 from cagg_airflow.api import AirflowApi, path_of
-from cagg_airflow.api_settings import ApiSettings
+from cagg_airflow.api_settings import ApiSettings, locally
 from cagg_airflow.history import AirflowHistory
 from cagg_airflow.inside import inside_a_task, task_state_inside
+from cagg_airflow.naming import SECTION
 
 __all__ = ["AirflowRuns"]
 
@@ -75,6 +77,14 @@ class AirflowRuns:
         self._api: AirflowApi | None = None
         self._failures = 0
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
     def run_state(self, root_run_id: str, reference: str = "") -> RunState:
         """State of one task instance or DAG run; never raises, UNKNOWN when Airflow cannot be asked.
 
@@ -99,14 +109,21 @@ class AirflowRuns:
         return _judge(state_name, None, place)
 
     def describe(self) -> Mapping[str, str]:
-        """Version and address for ``cagg doctor``; no secrets."""
+        """Version, address and whether gates work here, for ``cagg doctor``; no secrets."""
+        on = locally(SECTION, "enabled").lower() in {"true", "t", "1"}
+        gates = "on" if on else "OFF until [cagg] enabled is set in Airflow's configuration"
         try:
             installed = version("apache-airflow")
         except PackageNotFoundError:
             installed = "not installed here"
         if self._settings is not None:
-            return {"version": installed, "address": f"{self._settings.url} ({self._settings.origin})"}
-        return {"version": installed, "address": self._problem or "not set (CAGG_AIRFLOW_URL, or [api] base_url)"}
+            return {
+                "version": installed,
+                "gates": gates,
+                "address": f"{self._settings.url} ({self._settings.origin})",
+            }
+        address = self._problem or "not set (CAGG_AIRFLOW_URL, or [api] base_url)"
+        return {"version": installed, "gates": gates, "address": address}
 
     @classmethod
     @contextmanager
@@ -126,6 +143,12 @@ class AirflowRuns:
         with AirflowApi(settings, timeout_seconds=options.timeout_seconds) as api:
             api.version()
             yield AirflowHistory(api)
+
+    def close(self) -> None:
+        """Close connections to the REST API; the next question opens them anew."""
+        api, self._api = self._api, None
+        if api is not None:
+            api.close()
 
     # ---- the REST API ---------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-__all__ = ["inside_a_task", "task_state_inside"]
+__all__ = ["inside_a_task", "task_state_inside", "why_no_connection"]
 
 _RUNNER = "airflow.sdk.execution_time.task_runner"
 
@@ -50,6 +50,29 @@ def task_state_inside(dag_id: str, run_id: str, task_id: str, map_index: int) ->
     if name not in tasks:
         return False, None
     return True, _text(tasks[name])
+
+
+def why_no_connection(name: str) -> str | None:
+    """Return why Airflow could not say whether there is a Connection; None = there is none, or nobody can be asked.
+
+    The look-up of Airflow 3.2 and 3.3 tries one secrets backend after the other and takes the API server's failure
+    for "not here" (3.3.2, sdk/execution_time/secrets/execution_api.py). Removable when it tells the two apart.
+    """
+    if not inside_a_task():
+        return None
+    from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError, ErrorType
+    from airflow.sdk.execution_time.comms import ErrorResponse, GetConnection
+
+    runner: Any = sys.modules[_RUNNER]
+    try:
+        answer = runner.SUPERVISOR_COMMS.send(GetConnection(conn_id=name))
+    except AirflowRuntimeError as problem:
+        answer = problem.error
+    except (AirflowException, OSError, EOFError, RuntimeError) as problem:
+        return str(problem) or type(problem).__name__
+    if isinstance(answer, ErrorResponse) and answer.error is not ErrorType.CONNECTION_NOT_FOUND:
+        return f"{answer.error.value}: {answer.detail}" if answer.detail else answer.error.value
+    return None
 
 
 def _text(state: Any) -> str | None:

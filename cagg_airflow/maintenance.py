@@ -62,8 +62,8 @@ def _maintain() -> dict[str, Any] | None:
     from cagg.maintenance import load_hosts, maintain
 
     problems: list[str] = []
-    hosts = {**load_hosts(problems), HOST: AirflowRuns()}
-    report = maintain(opening.open_gate().components, hosts=hosts)
+    with AirflowRuns() as runs:
+        report = maintain(opening.open_gate().components, hosts={**load_hosts(problems), HOST: runs})
     told = asdict(report)
     task_logger().info("cagg maintain: %s", told)
     for note in report.notes:

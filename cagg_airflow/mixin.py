@@ -21,8 +21,13 @@ class CarbonGateMixin:
 
     carbon: dict[str, Any]
 
-    def execute(self, context: Any) -> Any:
-        """Ask; work, defer, skip or fail as the verdict says."""
+    def execute(self, context: Any, *args: Any, **kwargs: Any) -> Any:
+        """Ask; work, defer, skip or fail as the verdict says.
+
+        With more than a context an operator that deferred *itself* to ``execute`` continues: it has been admitted.
+        """
+        if args or kwargs:
+            return super().execute(context, *args, **kwargs)  # type: ignore[misc]
         return self._ask_and_work(context)
 
     def resume_after_gate(self, context: Any, event: Mapping[str, Any] | None = None, **kwargs: Any) -> Any:

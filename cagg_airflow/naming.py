@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, Final
 
+from cagg.errors import InvalidInput
 from cagg.request import RequestIdentity
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "RESUME_METHOD",
     "SECTION",
     "TAG",
+    "WAKE_MARGIN",
     "identity_from",
     "identity_payload",
     "root_run_id",
@@ -40,6 +43,11 @@ DECISION_KEY: Final = "carbon_decision"
 
 READING_KEY: Final = "carbon_reading"
 """XCom of what a task used."""
+
+WAKE_MARGIN: Final = timedelta(seconds=60)
+"""How long a run may take from its planned instant to running code, kept back before a deadline: the trigger's event,
+the scheduler's loop, a free slot and the parse of the DAG file took 2 to 5 s on an idle machine (Airflow 3.3.2); pods
+take up to a minute."""
 
 RESUME_METHOD: Final = "resume_after_gate"
 """The method with which a deferred task continues."""
@@ -89,12 +97,17 @@ def identity_from(payload: Mapping[str, Any]) -> RequestIdentity:
     Raises:
         InvalidInput: a name is missing or a number cannot be one.
     """
-    return RequestIdentity(
-        host=str(payload.get("host", "")),
-        root_run_id=str(payload.get("root_run_id", "")),
-        task_key=str(payload.get("task_key", "")),
-        ordinal=int(payload.get("ordinal", 0)),
-        inputs_digest=str(payload.get("inputs_digest", "")),
-        attempt=int(payload.get("attempt", 1)),
-        incarnation=int(payload.get("incarnation", 0)),
-    )
+    try:
+        return RequestIdentity(
+            host=str(payload.get("host", "")),
+            root_run_id=str(payload.get("root_run_id", "")),
+            task_key=str(payload.get("task_key", "")),
+            ordinal=int(payload.get("ordinal", 0)),
+            inputs_digest=str(payload.get("inputs_digest", "")),
+            attempt=int(payload.get("attempt", 1)),
+            incarnation=int(payload.get("incarnation", 0)),
+        )
+    except InvalidInput:
+        raise
+    except (TypeError, ValueError, OverflowError) as problem:
+        raise InvalidInput(f"{payload!r} names no request ({problem}); clear the task, so that it asks anew.") from None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cagg.errors import ConfigurationError
-from cagg_airflow.compat import configuration, find_connection
+from cagg_airflow.compat import configuration, find_connection, task_logger
 from cagg_airflow.naming import CONNECTION, SECTION
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ _LOCAL_EXECUTORS: Final = frozenset({"LocalExecutor", "SequentialExecutor", "Deb
 
 _guard = threading.Lock()
 _opened: dict[tuple[str, ...], Gate] = {}
+_warned = threading.Event()
+
+_SERVERS: Final = ("postgres", "mysql")
+"""Airflow's databases that schedulers on several machines can share."""
 
 
 def enabled() -> bool:
@@ -65,10 +69,28 @@ def open_gate() -> Gate:
     )
     with _guard:
         if place not in _opened:
+            for dropped in _opened.values():
+                dropped.components.store.close()  # whoever still works with it connects anew
             _opened.clear()
             where = f"Airflow Connection {name!r} or [{SECTION}] of its configuration"
             _opened[place] = Gate.open({**configured, **connected}, host_name=where)
+            _warn_of_a_file(_opened[place].components.store.url)
         return _opened[place]
+
+
+def _warn_of_a_file(store_url: str) -> None:
+    """Say once per process that schedulers on several machines would each enforce budgets of their own.
+
+    Only where Airflow's database can be read from the configuration (the triggerer; tasks may not) and is a server.
+    """
+    database = str(configuration().get("database", "sql_alchemy_conn", fallback="") or "")
+    if _warned.is_set() or remote_workers() or not store_url.startswith("sqlite") or not database.startswith(_SERVERS):
+        return
+    _warned.set()
+    task_logger().warning(
+        "carbon gate: the store is a file of this machine; if schedulers run on several machines, each enforces "
+        "budgets of its own: set [cagg] several_machines, and a store that they share."
+    )
 
 
 def host_settings() -> Mapping[str, Any]:
@@ -116,10 +138,13 @@ def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def remote_workers() -> bool:
-    """True when any configured executor may run tasks on another machine than the scheduler's.
+    """True when tasks may run on several machines: any configured executor may, or ``[cagg] several_machines`` says so.
 
     Reads every form of ``[core] executor``: a list, ``alias:module.Class`` and ``team=Executor`` (Airflow 3.2, 3.3).
+    Local executors of schedulers on several machines look like those of one: a task cannot see the schedulers.
     """
+    if configuration().getboolean(SECTION, "several_machines", fallback=False):
+        return True
     configured = str(configuration().get("core", "executor", fallback="LocalExecutor"))
     names = [item.strip() for item in configured.replace(";", ",").split(",") if item.strip()]
     return any(_class_name(name) not in _LOCAL_EXECUTORS for name in names)

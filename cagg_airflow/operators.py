@@ -55,8 +55,9 @@ def gated_class(operator_class: Any, name: str) -> type[Any]:
                 "leave carbon_aware out, or put CarbonGateOperator before it."
             )
 
-    def execute(self: Any, context: Any) -> Any:
-        return CarbonGateMixin.execute(self, context)  # here too, so that Airflow guards it against calls by hand
+    def execute(self: Any, context: Any, *args: Any, **kwargs: Any) -> Any:
+        # here too, so that Airflow guards it against calls by hand
+        return CarbonGateMixin.execute(self, context, *args, **kwargs)
 
     def partial(cls: type[Any], /, **kwargs: Any) -> Any:
         if PARAMETER in kwargs:  # the DAG's serialised form holds plain JSON only

@@ -83,6 +83,13 @@ def _options() -> dict[str, Any]:
         "settings": _option(
             "Any other settings as a JSON object of settings keys.",
             example='{"grid.steering": "neso,climatology", "policy.max_deferrals": 3}',
+            sensitive=True,
+        ),
+        "several_machines": _option(
+            "Schedulers or workers run on several machines, though the executor is a local one: a store in one file "
+            "is then refused for budgets, as with remote executors.",
+            kind="boolean",
+            default="False",
         ),
     }
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow.sdk import BaseSensorOperator
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs
 
-from cagg.errors import CaggError, InvalidInput, StoreUnavailable
+from cagg.errors import CaggError, HostUnavailable, InvalidInput, StoreUnavailable
 from cagg_airflow import opening
 from cagg_airflow.asking import EARLIEST_EVENT, GRACE
 from cagg_airflow.compat import (
@@ -103,6 +103,8 @@ class _CarbonSensor(BaseSensorOperator):
             start, zone = schedule_of(context)
             moment = Moment(asked_at=now, scheduled_start=start, time_zone=zone)
             event = self._look(parts, moment)
+        except (HostUnavailable, StoreUnavailable):
+            raise  # may pass: Airflow's own retries ask again
         except CaggError as problem:
             raise AirflowFailException(str(problem)) from problem
         if event is not None:

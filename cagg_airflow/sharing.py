@@ -38,8 +38,23 @@ _REACH: Final = timedelta(hours=48)
 class _Flight:
     """One look-up, under way or done."""
 
-    task: asyncio.Task[Any]
+    task: asyncio.Task[Any] = field(init=False)
+    found: Any = None
     lasts_until: datetime | None = None
+
+    async def fly(self, lasts: timedelta, look: Callable[[], Any]) -> Any:
+        """Look in a thread."""
+        self.found = await waiting.in_thread(look)
+        self.lasts_until = waiting.clock().now() + lasts
+        return self.found
+
+    def serves(self, now: datetime) -> bool:
+        """True while it is under way, and as long as its answer lasts. A failure serves only who waited for it."""
+        if not self.task.done():
+            return True
+        if self.task.cancelled() or self.task.exception() is not None:
+            return False
+        return self.lasts_until is not None and now < self.lasts_until
 
 
 @dataclass(slots=True)
@@ -48,6 +63,7 @@ class Shared:
 
     _flights: dict[Hashable, _Flight] = field(default_factory=dict)
     _fetched: dict[str, StoredForecast] = field(default_factory=dict)
+    _furthest: dict[str, datetime] = field(default_factory=dict)
 
     async def components(self) -> Components:
         """Return the parts of this process's gate, opened from Airflow's settings.
@@ -66,19 +82,25 @@ class Shared:
         """
         from cagg.steps.outlook import look_ahead
 
-        # whole days, so that sensors with different deadlines ask the same question
-        days = max(_REACH, until - parts.clock.now()) // timedelta(days=1) + 1
+        # one question for all deadlines: the furthest that anyone wants
+        self._furthest[zone_name] = max(until, self._furthest.get(zone_name, until))
 
-        def look() -> GridAnswer:
+        def look() -> tuple[GridAnswer, datetime]:
             known = [self._fetched[zone_name]] if zone_name in self._fetched else []
-            reach = parts.clock.now() + (_REACH if days <= _REACH.days + 1 else timedelta(days=days))
+            reach = max(self._furthest[zone_name], parts.clock.now() + _REACH)
             answer = look_ahead(parts, zone_name, reach, known=known)
             if answer.fetched is not None:
                 self._fetched[zone_name] = answer.fetched  # serves on while the store is down
-            return answer
+            return answer, reach
 
-        answer: GridAnswer = await self._once(("forecast", id(parts.grid), zone_name, days), _FORECAST_LASTS, look)
-        return answer
+        key = ("forecast", id(parts.grid), zone_name)
+        while True:
+            answer, reach = found = await self._once(key, _FORECAST_LASTS, look)
+            if reach >= until:
+                return answer  # type: ignore[no-any-return]
+            flight = self._flights.get(key)
+            if flight is not None and flight.found is found:  # nobody looks further yet
+                del self._flights[key]
 
     async def standing(self, parts: Components) -> Standing:
         """Return where all budgets stand.
@@ -95,23 +117,11 @@ class Shared:
         """Return the answer that is fresh or under way, else look in a thread; an error goes to all who wait for it
         and is not kept."""
         flight = self._flights.get(key)
-        if flight is None or (flight.lasts_until is not None and waiting.clock().now() >= flight.lasts_until):
-            flight = _Flight(asyncio.create_task(self._look(key, lasts, look)))
+        if flight is None or not flight.serves(waiting.clock().now()):
+            flight = _Flight()
             self._flights[key] = flight
+            flight.task = asyncio.create_task(flight.fly(lasts, look))
         return await asyncio.shield(flight.task)  # one trigger that is cancelled must not take it from the others
-
-    async def _look(self, key: Hashable, lasts: timedelta, look: Callable[[], Any]) -> Any:
-        mine = self._flights.get(key)
-        done = False
-        try:
-            found = await waiting.in_thread(look)
-            done = True
-            return found
-        finally:
-            if mine is not None and done:
-                mine.lasts_until = waiting.clock().now() + lasts
-            elif self._flights.get(key) is mine:
-                self._flights.pop(key, None)
 
 
 _of_loop: dict[int, tuple[asyncio.AbstractEventLoop, Shared]] = {}

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from cagg.errors import CaggError, StoreUnavailable
+from cagg.errors import CaggError, HostUnavailable, StoreUnavailable
 from cagg.windows import from_epoch_ms
 from cagg_airflow import opening, waiting
 from cagg_airflow.compat import schedule_of
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 __all__ = ["BudgetTrigger", "GateTrigger", "WindowTrigger"]
 
 logger = logging.getLogger("cagg")
+
+_ASK_AGAIN: Final = timedelta(seconds=60)
+"""Pause while Airflow or the store does not answer; one look for all sensors of a triggerer."""
 
 
 class GateTrigger(BaseTrigger):
@@ -101,7 +104,7 @@ class GateTrigger(BaseTrigger):
 
         try:
             await waiting.in_thread(release_identity, self.identity)
-        except StoreUnavailable as error:
+        except CaggError as error:
             logger.warning("cagg could not release the reservation now, `cagg maintain` will: %s", error)
 
 
@@ -114,6 +117,7 @@ class _SensorTrigger(BaseTrigger):
         moment: when it began, where a worker deferred; None = started from the trigger, without a worker.
     """
 
+    max_wait: str | None = None
     timeout_after: datetime | None = None
     """when Airflow gives the task up; set by the triggerer, the same after a restart"""
 
@@ -154,7 +158,7 @@ class _SensorTrigger(BaseTrigger):
         try:
             if opening.enabled():
                 moment = self._began()
-                event = await self._wait(await shared().components(), moment)
+                event = await self._wait_through_silence(moment)
                 if moment.not_before is not None:
                     await waiting.sleep_until(moment.not_before)
             else:
@@ -162,6 +166,19 @@ class _SensorTrigger(BaseTrigger):
         except CaggError as problem:
             event = refused(problem)
         yield TriggerEvent(dict(event))  # type: ignore[no-untyped-call]
+
+    async def _wait_through_silence(self, moment: Moment) -> Mapping[str, Any]:
+        """Wait; ask again while Airflow or the store does not answer, until the time is over."""
+        latest = latest_poll(moment, self.max_wait, timedelta(seconds=self.timeout_seconds))
+        while True:
+            try:
+                return await self._wait(await shared().components(), moment)
+            except (HostUnavailable, StoreUnavailable) as problem:
+                now = waiting.clock().now()
+                if now >= latest:
+                    return {"status": DEADLINE, "message": f"The time is over and nothing was learned: {problem}"}
+                logger.warning("a carbon sensor asks again in a minute: %s", problem)
+            await waiting.sleep_until(min(now + _ASK_AGAIN, latest))
 
     async def _wait(self, parts: Components, moment: Moment) -> Mapping[str, Any]:
         raise NotImplementedError

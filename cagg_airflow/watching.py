@@ -16,6 +16,7 @@ from cagg.quantities import CarbonIntensity
 from cagg.request import GateOptions
 from cagg.windows import format_instant, parse_instant
 from cagg_airflow import waiting
+from cagg_airflow.naming import WAKE_MARGIN
 from cagg_airflow.sharing import shared
 
 if TYPE_CHECKING:
@@ -43,10 +44,6 @@ REFUSED: Final = "refused"
 
 OFF_EVENT: Final = MappingProxyType({"status": "off", "message": "cagg is off: [cagg] enabled is not set."})
 """what a sensor hears while nothing is enabled: it passes"""
-
-WAKE_MARGIN: Final = timedelta(seconds=60)
-"""Kept back before a deadline: a trigger that fired was running again after 2 to 5 s on an idle Airflow 3.3.2; a busy
-executor takes longer."""
 
 _REPLAN: Final = timedelta(minutes=15)
 """A newer forecast may show another window: the sources publish every half hour, or every hour."""

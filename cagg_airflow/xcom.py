@@ -11,7 +11,7 @@ from cagg.windows import format_instant
 if TYPE_CHECKING:
     from cagg.steps.running import RunSummary
 
-__all__ = ["decision_xcom", "reading_xcom", "summary_line"]
+__all__ = ["decision_xcom", "group_xcom", "reading_xcom", "summary_line"]
 
 
 def decision_xcom(decision: Decision) -> dict[str, Any]:
@@ -64,18 +64,33 @@ def reading_xcom(decision: Decision, summary: RunSummary, *, handed_over: bool) 
     """
     reading = summary.reading
     return {
-        "energy_millijoules": None if reading.energy is None else reading.energy.millijoules,
+        **_used(summary),
         "low_millijoules": None if reading.low is None else reading.low.millijoules,
         "high_millijoules": None if reading.high is None else reading.high.millijoules,
         "grade": None if reading.grade is None else str(reading.grade),
-        "reason": reading.reason,
-        "carbon_micrograms": None if summary.carbon is None else summary.carbon.micrograms,
         "carbon_reason": summary.carbon_reason,
         "difference_micrograms": summary.difference_micrograms,
         "started_at": format_instant(reading.window.start),
         "ended_at": format_instant(reading.window.end),
         "complete": not handed_over,
         "decision_id": decision.decision_id,
+    }
+
+
+def group_xcom(summary: RunSummary) -> dict[str, Any]:
+    """Return what a group used as the XCom ``carbon_reading`` of its teardown; units as in :func:`reading_xcom`.
+
+    ``charged`` is what each unit's budgets paid, in the ledger's units.
+    """
+    return {**_used(summary), "charged": {str(unit): amount for unit, amount in summary.charged.items()}}
+
+
+def _used(summary: RunSummary) -> dict[str, Any]:
+    energy, carbon = summary.reading.energy, summary.carbon
+    return {
+        "energy_millijoules": None if energy is None else energy.millijoules,
+        "reason": summary.reading.reason,
+        "carbon_micrograms": None if carbon is None else carbon.micrograms,
         "measurement_id": summary.measurement_id,
         "settlement_id": summary.settlement_id,
         "notes": list(summary.notes),

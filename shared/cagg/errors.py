@@ -27,6 +27,8 @@ __all__ = [
     "NotAdmitted",
     "ReservationConflict",
     "SigningRefused",
+    "StoreBusy",
+    "StoreOutcomeUnknown",
     "StoreUnavailable",
     "ZoneUnknown",
 ]
@@ -54,6 +56,14 @@ class MissingExtra(CaggError, ImportError):
 
 class StoreUnavailable(CaggError):
     """The store cannot be read or written now; restore it, the gate applies ``on_store_down`` meanwhile."""
+
+
+class StoreBusy(StoreUnavailable):
+    """Another program held what this change needs for too long; nothing of the change was kept, try it again."""
+
+
+class StoreOutcomeUnknown(StoreUnavailable):
+    """The answer to a COMMIT was lost, so the change may or may not have been kept; read again before deciding."""
 
 
 class IntensityUnavailable(CaggError):

@@ -99,9 +99,13 @@ class Gate:
         """
         if not isinstance(decision.verdict, Admit):
             raise NotAdmitted(decision)
-        identity = decision.request.identity
-        self._pending.pop(replace(identity, incarnation=0).key, None)
+        self.forget(decision.request.identity)
         return GatedRun(self.components, decision)
+
+    def forget(self, identity: RequestIdentity) -> None:
+        """Let the next ask of a request be a new one, although this gate admitted it and nothing ran under it: its
+        admission was ended, or is held for others."""
+        self._pending.pop(replace(identity, incarnation=0).key, None)
 
     def release(self, identity: RequestIdentity, *, reference: str = "") -> bool:
         """Give back a waiting reservation; False when there is none.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,7 +18,7 @@ from cagg.ledger.checkpoint import sign_checkpoint, signer_for
 from cagg.ledger.entry import read_body
 from cagg.ledger.sequencer import sequence
 from cagg.ports import HostRuns, RunState
-from cagg.records import EntryKind, ReservationState
+from cagg.records import EntryKind, Reservation, ReservationState
 from cagg.steps.expiring import book_expired
 from cagg.steps.settlements import record_settlement
 from cagg.steps.spooling import replay_spool
@@ -92,7 +93,7 @@ def maintain(components: Components, *, hosts: Mapping[str, HostRuns] | None = N
     with components.store.transaction() as tx:
         expired = len(book_expired(tx, now=tx.now(), limit=1_000, pue_ppm=components.settings.pue_ppm))
     sequenced = _sequence(components)
-    reconciled = _reconcile(components, load_hosts(problems) if hosts is None else hosts)
+    reconciled = _reconcile(components, load_hosts(problems) if hosts is None else hosts, notes)
     fetched = _fetch(components, notes)
     return MaintenanceReport(
         replayed=spooled.replayed,
@@ -117,25 +118,46 @@ def _sequence(components: Components) -> int:
             return total
 
 
-def _reconcile(components: Components, hosts: Mapping[str, HostRuns]) -> int:
-    """Release waiting reservations whose run was deleted or ended by hand. The hosts are asked outside of a lock."""
+def _reconcile(components: Components, hosts: Mapping[str, HostRuns], notes: list[str]) -> int:
+    """Release waiting reservations whose run was deleted or ended by hand. The hosts are asked outside of a lock.
+
+    Meanwhile the same request may have been asked again, by a run that was started anew: what that holds is not what
+    the host was asked about, and stays.
+    """
     with components.store.snapshot() as tx:
         waiting = [item for item in tx.reservations(open_only=True) if item.state is ReservationState.WAITING]
-    over = [
-        item.request_key
-        for item in waiting
-        if (host := hosts.get(item.host)) is not None
-        and host.run_state(item.root_run_id, item.run_reference) in (RunState.GONE, RunState.ENDED)
-    ]
+    over: list[Reservation] = []
+    silent: Counter[str] = Counter()
+    for item in waiting:
+        host = hosts.get(item.host)
+        state = None if host is None else host.run_state(item.root_run_id, item.run_reference)
+        if state in (RunState.GONE, RunState.ENDED):
+            over.append(item)
+        elif state is RunState.UNKNOWN:
+            silent[item.host] += 1
+    notes.extend(
+        f"could not ask {name} about {count} waiting runs; their holds lapse at deadline + 15 min; check its address "
+        "and credentials"
+        for name, count in sorted(silent.items())
+    )
     released = 0
-    for key in over:
+    for judged in over:
         with components.store.transaction() as tx:
-            now_known = tx.reservation(key)
-            if now_known is None or now_known.state is not ReservationState.WAITING:
+            now_known = tx.reservation(judged.request_key)
+            if now_known is None or not _is_judged(now_known, judged):
                 continue
-            record_settlement(tx, now_known, reservations.release(tx, key), None)
+            record_settlement(tx, now_known, reservations.release(tx, judged.request_key), None)
             released += 1
     return released
+
+
+def _is_judged(now_known: Reservation, judged: Reservation) -> bool:
+    """True when the reservation still waits for the very run, and since the very ask, that the host was asked about."""
+    return (
+        now_known.state is ReservationState.WAITING
+        and now_known.run_reference == judged.run_reference
+        and now_known.asks == judged.asks
+    )
 
 
 def _fetch(components: Components, notes: list[str]) -> int:

@@ -578,8 +578,13 @@ class Store(Protocol):
         """
         ...
 
+    def rest(self) -> None:
+        """Give back what others may need while this process works for hours: idle connections to a server. A file
+        costs nobody else anything and stays open."""
+        ...
+
     def close(self) -> None:
-        """Release connections."""
+        """Release connections; the store may be used again and opens them anew."""
         ...
 
 

@@ -535,3 +535,25 @@ def test_a_task_that_was_switched_off_while_it_waited_runs(
         bench.start(context)
     monkeypatch.delenv("AIRFLOW__CAGG__ENABLED")
     assert bench.wake(deferred.value, context) == "done"
+
+
+# ---- operators that defer themselves ---------------------------------------------------------------------------------
+
+
+class Resumed(BaseOperator):
+    """Defers itself and continues where it began."""
+
+    def execute(self, context: Any, event: Any = None) -> Any:
+        if event is None:
+            raise TaskDeferred(trigger=GateTrigger(0, 0, None, {}, {}), method_name="execute")
+        return event["status"]
+
+
+def test_an_operator_that_defers_itself_to_execute_goes_on_without_another_ask(bench: Any, scripted: Any) -> None:
+    with DAG("nightly"):
+        operator = carbon_aware(Resumed)(task_id="validate")
+    context = bench.context(operator)
+    with pytest.raises(TaskDeferred) as raised:
+        bench.start(context)
+    assert bench.wake(raised.value, context) == "due"
+    assert len(scripted.requests) == 1

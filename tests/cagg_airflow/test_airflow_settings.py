@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
 import pytest
 from airflow.sdk import BaseHook, Connection
-from airflow.sdk.exceptions import AirflowNotFoundException, AirflowRuntimeError, ErrorType
+from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException, AirflowRuntimeError, ErrorType
 
-from cagg.errors import ConfigurationError
+from cagg.errors import ConfigurationError, HostUnavailable
 from cagg_airflow import asking, opening
 from cagg_airflow.hooks import CaggHook
 from cagg_airflow.provider_info import get_provider_info
@@ -112,8 +114,86 @@ def test_an_airflow_that_does_not_answer_is_no_missing_connection(monkeypatch: p
         raise AirflowRuntimeError(error=type("E", (), {"error": ErrorType.API_SERVER_ERROR, "detail": None})())
 
     monkeypatch.setattr(BaseHook, "get_connection", staticmethod(get))
-    with pytest.raises(ConfigurationError, match="could not be asked for the Connection 'cagg'"):
+    with pytest.raises(HostUnavailable, match="could not be asked for the Connection 'cagg'"):
         opening.host_settings()
+
+
+@pytest.mark.parametrize(
+    "problem", [AirflowException("Invalid connection string: x://hunter2."), ValueError("hunter2"), PermissionError()]
+)
+def test_a_connection_that_cannot_be_read_is_a_matter_of_configuration(
+    problem: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get(name: str) -> Any:
+        raise problem
+
+    monkeypatch.setattr(BaseHook, "get_connection", staticmethod(get))
+    with pytest.raises(ConfigurationError, match="cannot be read") as raised:
+        opening.host_settings()
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "missing"), [(ErrorType.CONNECTION_NOT_FOUND, True), (ErrorType.API_SERVER_ERROR, False)]
+)
+def test_a_failed_look_up_is_told_from_a_missing_connection(
+    error: ErrorType, missing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through Airflow's own look-up in a task, which says "not defined" for both."""
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.comms import ErrorResponse
+
+    channel = SimpleNamespace(send=lambda message: ErrorResponse(error=error, detail={"status_code": 500}))
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", channel, raising=False)
+    if missing:
+        assert dict(opening.host_settings()) == {}
+    else:
+        with pytest.raises(HostUnavailable, match="API_SERVER_ERROR"):
+            opening.host_settings()
+
+
+def test_several_machines_are_what_the_option_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor")
+    assert not asking.host_profile().remote_workers
+    monkeypatch.setenv("AIRFLOW__CAGG__SEVERAL_MACHINES", "True")
+    assert asking.host_profile().remote_workers
+
+
+@pytest.mark.parametrize(("database", "lines"), [("postgresql://db/airflow", 1), ("sqlite:////a.db", 0)])
+def test_a_file_under_schedulers_that_may_be_several_is_warned_of_once(
+    connect: Any, database: str, lines: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(opening, "_warned", threading.Event())
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor")
+    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", database)
+    with caplog.at_level("WARNING", logger="cagg.airflow"):
+        for zone in ("neso:1", "neso:2"):
+            connect(extra={"zone": zone})
+            opening.open_gate()
+    assert caplog.text.count("several_machines") == lines
+
+
+def test_a_gate_that_is_dropped_is_closed(connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect(extra={"zone": "neso:GB"})
+    store, closed = opening.open_gate().components.store, []
+    monkeypatch.setattr(type(store), "close", lambda self: closed.append(id(self)))
+    connect(extra={"zone": "neso:13"})
+    opening.open_gate()
+    assert closed == [id(store)]
+
+
+def test_a_hook_opens_one_gate_and_closes_it(connect: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    connect(password=f"sqlite:///{tmp_path}/gate.db")
+    with CaggHook() as hook:
+        store, closed = hook.get_conn().components.store, []
+        assert hook.get_conn().components.store is store
+        monkeypatch.setattr(type(store), "close", lambda self: closed.append(id(self)))
+    assert closed == [id(store)]
+
+
+def test_what_may_hold_tokens_is_masked() -> None:
+    options = get_provider_info()["config"]["cagg"]["options"]
+    assert {name for name, option in options.items() if option.get("sensitive")} == {"settings", "store"}
 
 
 # ---- executors ----------------------------------------------------------------------------------------------------
@@ -211,7 +291,7 @@ def test_every_option_of_the_section_is_read(connect: Any, monkeypatch: pytest.M
     for key, value in values.items():
         monkeypatch.setenv(f"AIRFLOW__CAGG__{key.upper()}", value)
     assert opening.section_settings() == values
-    read = {*values, "enabled", "connection_id", "settings"}
+    read = {*values, "enabled", "connection_id", "settings", "several_machines"}
     assert set(get_provider_info()["config"]["cagg"]["options"]) == read
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from cagg.budget._guards import ended
 from cagg.budget._locking import change
 from cagg.budget._pricing import check_pue
-from cagg.budget._settling import charge_of, check_amounts, had_hold, settled_before, settlement_of
+from cagg.budget._settling import charge_of, check_amounts, end, had_hold, settled_before, settlement_of
 from cagg.budget.headroom import open_path
 from cagg.errors import InvalidInput, ReservationConflict
 from cagg.ports import JournalRow, Transaction
@@ -38,6 +38,10 @@ def charge_unheld(
 
     A second call with the same key and amounts charges nothing and returns what the first did.
 
+    A run whose admission was kept although its answer was lost has a reservation under an epoch that nobody ever knew:
+    it has never beaten, and is running or has expired. What the run used then settles that one, in the periods that it
+    holds, instead of being charged beside it or not at all.
+
     Args:
         tx: a transaction of its own, so that locks stay in order.
         reservation: identity, path, planning intensity and ``upper_energy``; ``started_at`` None = ``at``. State,
@@ -52,7 +56,7 @@ def charge_unheld(
 
     Raises:
         BudgetUnknown: the path has no budget of its own.
-        ReservationConflict: the request has a reservation of its own, or was charged with other amounts.
+        ReservationConflict: the request has another reservation of its own, or was charged with other amounts.
         InvalidInput: there is no path, or an amount, the instant or the PUE cannot be used.
     """
     actual = check_amounts(amounts, "what was used")
@@ -66,6 +70,11 @@ def charge_unheld(
         opened = open_path(tx, path, at=at)
         # Again, because another process may have booked the same run while this one waited for the locks.
         before = tx.reservation(key)
+    if before is not None and _never_known(before):
+        _check_identity(before, reservation)
+        late = before.state is ReservationState.EXPIRED
+        state = ReservationState.LATE_SETTLED if late else ReservationState.SETTLED
+        return end(tx, before, state=state, actual=actual, now=tx.now(), pue_ppm=pue_ppm)
     if before is not None:
         _check_same(before, reservation)
         return settled_before(tx, before, actual)
@@ -93,10 +102,20 @@ def charge_unheld(
     return settlement_of(tx, settled, actual)
 
 
+def _never_known(reservation: Reservation) -> bool:
+    """True for an admission under whose epoch nobody ever reported, and that nobody settled."""
+    unsettled = reservation.state in (ReservationState.RUNNING, ReservationState.EXPIRED)
+    return unsettled and reservation.started_at is not None and reservation.last_beat_at == reservation.started_at
+
+
 def _check_same(before: Reservation, after: Reservation) -> None:
     """Check that what is stored is this very booking, not a reservation that the run took out itself."""
     if had_hold(before) or before.state is not ReservationState.SETTLED:
         raise ReservationConflict(f"{ended(before)}, so the run had asked; settle that reservation instead.")
+    _check_identity(before, after)
+
+
+def _check_identity(before: Reservation, after: Reservation) -> None:
     for name in _IDENTITY:
         if getattr(before, name) != getattr(after, name):
             raise ReservationConflict(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
@@ -16,7 +15,7 @@ from cagg.cli._context import cached_forecasts, server_facts, store_file, store_
 from cagg.errors import CaggError
 from cagg.records import ReservationState
 from cagg.settings import Mode, Settings
-from cagg.store.engine import is_postgresql, masked
+from cagg.store.engine import masked
 from cagg.windows import Window, format_duration
 
 if TYPE_CHECKING:
@@ -30,10 +29,6 @@ _LONGEST_UNSIGNED = timedelta(hours=24)
 """Entries that wait longer for a signature mean that nobody runs ``cagg maintain``. Own choice: a nightly pass."""
 
 _LONGEST_OVERDUE = timedelta(minutes=15)
-
-
-_PASSWORD = re.compile(r"(://[^:/@]*):[^@/]*@")
-"""The password in an address; settings are shown without it."""
 
 
 class Level(StrEnum):
@@ -104,7 +99,7 @@ def settings_rows(settings: Settings) -> list[Mapping[str, str]]:
             continue
         value = getattr(settings, item.name)
         text = "" if value is None else ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        text = masked(text) if is_postgresql(text) else _PASSWORD.sub(r"\1:***@", text)
+        text = masked(text)
         rows.append({"key": item.metadata["key"], "value": text, "origin": settings.origins.get(item.name, "default")})
     stated = {item.name: getattr(settings.defaults, item.name) for item in fields(settings.defaults)}
     for name, value in stated.items():

@@ -87,6 +87,9 @@ class _UndoingStore:
         """Nothing: a trial changes no schema."""
         return False
 
+    def rest(self) -> None:
+        """Nothing: the store belongs to the caller."""
+
     def close(self) -> None:
         """Nothing: the store belongs to the caller."""
 

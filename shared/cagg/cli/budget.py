@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -92,7 +93,7 @@ def set_(
         if stored.mode is not BudgetMode.ENFORCE:
             line(
                 to,
-                f"Nothing is refused in this mode; --mode enforce makes the limit hold: cagg budget set {path} "
+                f"Nothing is refused in this mode; --mode enforce makes the limit hold: cagg budget set {quote(path)} "
                 f"'{limit}' --mode enforce",
                 style="dim",
             )

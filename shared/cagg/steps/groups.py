@@ -3,11 +3,13 @@
 The group's gate is admitted as a request that encloses its run, so gated tasks inside draw on its reservation. No
 process beats for it: its lease reaches to the end of what was planned instead. What the group used is the sum of what
 the tasks inside of it measured. Where nothing was measured, and where nobody settles, it is charged as it was held.
+Where some of the tasks that were admitted inside left no measurement, because they died or could not be measured, it is
+charged at least as held, and at least what was measured with the upper bounds of those tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,14 +17,15 @@ from typing import Any
 from cagg.budget import reservations
 from cagg.composition import Components
 from cagg.energy.merging import merge_slices
+from cagg.ledger.bodies import request_body
 from cagg.ledger.entry import read_body
 from cagg.ports import Transaction
 from cagg.provenance import Grade
-from cagg.quantities import Energy
-from cagg.records import EntryKind, Reading, ReadingSlice, Reservation, ReservationState
+from cagg.quantities import Energy, Unit
+from cagg.records import EntryDraft, EntryKind, Reading, ReadingSlice, Reservation, ReservationState
 from cagg.request import Request, RequestIdentity
-from cagg.steps.settlements import amounts_of, record_settlement
-from cagg.steps.settling import RunSummary, Settler
+from cagg.steps.settlements import amounts_of, append_next, record_settlement
+from cagg.steps.settling import Floor, RunSummary, Settler
 from cagg.steps.situation import complete
 from cagg.verdict import Admit, Decision, Reason
 from cagg.windows import Window, parse_instant
@@ -76,6 +79,9 @@ def end_check(components: Components, decision: Decision) -> None:
     """End an admission that only asked whether there is room: nothing ran, nothing is charged, and no measurement is
     recorded from which estimates would learn."""
     if decision.lease_epoch is None:
+        if decision.outer_key is not None:
+            with components.store.transaction() as tx:
+                append_next(tx, _check_draft(decision))
         return
     key = decision.request.identity.key
     with components.store.transaction() as tx:
@@ -85,6 +91,28 @@ def end_check(components: Components, decision: Decision) -> None:
         nothing = amounts_of(energy=Energy.ZERO, carbon=None)
         settlement = reservations.settle(tx, key, decision.lease_epoch, nothing, pue_ppm=components.settings.pue_ppm)
         record_settlement(tx, own, settlement, None)
+
+
+def _check_draft(decision: Decision) -> EntryDraft:
+    """Return the end of an admission that drew on the gate around it: that one shall not wait for a measurement."""
+    body: dict[str, Any] = {
+        "request": request_body(decision.request),
+        "outcome": str(ReservationState.SETTLED),
+        "budget_path": None,
+        "measurement_id": None,
+        "held": [],
+        "charged": {},
+        "differences": {},
+        "overrun": [],
+        "planning_intensity_milligrams_per_kwh": None,
+        "planning_basis": "none: nothing was held",
+        "lease_ms": None,
+        "late": False,
+        "unpriced": [],
+        "note": "only asked whether there is room; nothing ran",
+    }
+    key = decision.request.identity.key
+    return EntryDraft(kind=EntryKind.SETTLEMENT, request_key=key, ordinal=0, body=body)
 
 
 def settle_group(components: Components, request: Request) -> tuple[RunSummary, ...]:
@@ -126,8 +154,8 @@ def settle_admitted(components: Components, request: Request) -> tuple[RunSummar
             continue
         with components.store.snapshot() as tx:
             decision = _decision(tx, replace(request, identity=identity), item)
-            reading, outcome = _reading(tx, item, tx.now())
-        settled.append(Settler(components, decision).settle(reading, outcome))
+            reading, outcome, floor = _reading(tx, item, tx.now())
+        settled.append(Settler(components, decision, floor=floor).settle(reading, outcome))
     return tuple(settled)
 
 
@@ -171,11 +199,39 @@ def _inner(tx: Transaction, reservation: Reservation, began: datetime) -> Iterat
                 yield body
 
 
-def _reading(tx: Transaction, reservation: Reservation, now: datetime) -> tuple[Reading, str]:
-    """Return the sum of what the tasks inside measured, and how they ended."""
+def _unmeasured(
+    tx: Transaction, reservation: Reservation, began: datetime, measured: Collection[str]
+) -> Mapping[str, Energy]:
+    """Return the upper bounds of what was admitted inside and is not among the measured, by request key."""
+    found: dict[str, Energy] = {}
+    for entry in tx.entries(kind=EntryKind.DECISION, newest_first=True):
+        if entry.recorded_at < began - _SEQUENCING_LAG:
+            break
+        body = read_body(tx, entry)
+        if body.get("outer_key") != reservation.request_key or body["verdict"]["verdict"] != "admit":
+            continue
+        key = str(body["request"]["key"])
+        if key not in measured and key not in found and not _only_looked(tx, key):
+            found[key] = Energy(millijoules=int(body["estimate"]["upper_energy_millijoules"]))
+    return found
+
+
+def _only_looked(tx: Transaction, request_key: str) -> bool:
+    """True when the newest admission of a request was ended by :func:`end_check`: settled without a measurement."""
+    for entry in tx.entries(kind=EntryKind.SETTLEMENT, request_key=request_key, newest_first=True, limit=1):
+        body = read_body(tx, entry)
+        return body["outcome"] == str(ReservationState.SETTLED) and body["measurement_id"] is None
+    return False
+
+
+def _reading(tx: Transaction, reservation: Reservation, now: datetime) -> tuple[Reading, str, Floor | None]:
+    """Return the sum of what the tasks inside measured, how they ended, and what to charge at least; None = nothing."""
     began = reservation.started_at or reservation.created_at
     inner = list(_inner(tx, reservation, began))
     known = [body for body in inner if body.get("energy_millijoules") is not None]
+    unmeasured = _unmeasured(tx, reservation, began, {str(body["request"]["key"]) for body in known})
+    floor = _floor(reservation, unmeasured.values()) if unmeasured else None
+    notes = _notes(len(known), len(inner) - len(known), len(unmeasured))
     window = Window(start=began, end=max(now, began + _SHORTEST))
     if not known:
         reason = (
@@ -183,7 +239,7 @@ def _reading(tx: Transaction, reservation: Reservation, now: datetime) -> tuple[
             if not inner
             else "none of the tasks inside of the gate could be measured"
         )
-        return _sum(window, [], (), reason), "interrupted"
+        return _sum(window, [], (), reason, notes), "interrupted", floor
     slices = merge_slices(
         ReadingSlice(
             window=Window(start=parse_instant(item["start"]), end=parse_instant(item["end"])),
@@ -194,8 +250,34 @@ def _reading(tx: Transaction, reservation: Reservation, now: datetime) -> tuple[
     )
     if slices:
         window = Window(start=min(began, slices[0].window.start), end=max(window.end, slices[-1].window.end))
-    ended_well = all(body.get("outcome") == "completed" for body in inner)
-    return _sum(window, known, slices, "", lacking=len(inner) - len(known)), "completed" if ended_well else "failed"
+    outcome = "completed" if all(body.get("outcome") == "completed" for body in inner) else "failed"
+    # estimates learn from completed runs only: a part of one would teach them too little
+    return _sum(window, known, slices, "", notes), "interrupted" if unmeasured else outcome, floor
+
+
+def _floor(reservation: Reservation, bounds: Iterable[Energy]) -> Floor:
+    held = {Unit.ENERGY: reservation.upper_energy.millijoules}
+    for hold in reservation.holds:
+        held[hold.unit] = max(held.get(hold.unit, 0), hold.amount)
+    return Floor(
+        held=held,
+        lacking_energy=Energy(millijoules=sum(bound.millijoules for bound in bounds)),
+        planning_intensity_milligrams_per_kwh=reservation.planning_intensity_milligrams_per_kwh,
+    )
+
+
+def _notes(known: int, lacking: int, unmeasured: int) -> tuple[str, ...]:
+    notes = []
+    if known:
+        notes.append(f"the sum of {known} readings inside of the gate; tasks without a gate are not in it")
+    if known and lacking:
+        notes.append(f"{lacking} tasks inside could not be measured and are not in it")
+    if unmeasured:
+        notes.append(
+            f"not fully measured: {unmeasured} runs admitted inside of the gate left no measured energy; charged is at "
+            "least what was held, and at least what was measured with their upper bounds"
+        )
+    return tuple(notes)
 
 
 def _sum(
@@ -203,8 +285,7 @@ def _sum(
     known: list[Mapping[str, Any]],
     slices: tuple[ReadingSlice, ...],
     reason: str,
-    *,
-    lacking: int = 0,
+    notes: tuple[str, ...],
 ) -> Reading:
     def total(name: str) -> Energy | None:
         return Energy(millijoules=sum(int(body[name] or 0) for body in known)) if known else None
@@ -213,11 +294,6 @@ def _sum(
         stated = [body[name] for body in known if body.get(name) is not None]
         return sum(stated) if stated else None
 
-    notes = (
-        [f"the sum of {len(known)} readings inside of the gate; tasks without a gate are not in it"] if known else []
-    )
-    if lacking:
-        notes.append(f"{lacking} tasks inside could not be measured and are not in it")
     return Reading(
         window=window,
         energy=total("energy_millijoules"),
@@ -233,5 +309,5 @@ def _sum(
         cpu_milliseconds=milliseconds("cpu_milliseconds"),
         gpu_milliseconds=milliseconds("gpu_milliseconds"),
         reason=reason,
-        notes=tuple(notes),
+        notes=notes,
     )

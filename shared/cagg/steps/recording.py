@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from cagg import evidence
 from cagg.budget import reservations
 from cagg.budget.tree import ancestors
 from cagg.composition import Components
 from cagg.deciding import PLANNER_VERSION, Question, conclude, propose, without_reviewer
-from cagg.errors import BudgetUnknown, StoreUnavailable
+from cagg.errors import BudgetUnknown, ReservationConflict, StoreBusy, StoreOutcomeUnknown, StoreUnavailable
 from cagg.ledger.bodies import request_body
 from cagg.ports import Transaction
 from cagg.quantities import PPM, CarbonIntensity, Energy, Unit, carbon_of
@@ -31,6 +31,17 @@ logger = logging.getLogger("cagg")
 _DEFAULT_MIN_DIFFERENCE_PPM = 50_000
 """5 % of the run's carbon: below that a wait is not worth its nuisance (design default)."""
 
+_BUSY_RETRIES = 2
+"""How often an ask is repeated while others keep the store busy. Own choice: each try has waited in the store."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Written:
+    """A decision, and the reservation as its transaction left it; None when it left none."""
+
+    decision: Decision
+    reservation: Reservation | None
+
 
 class Recorder:
     """Turns a situation into a recorded decision."""
@@ -42,19 +53,69 @@ class Recorder:
     # ---- with the store ------------------------------------------------------------------------------------------
 
     def decide(self, situation: Situation) -> Decision:
-        """Decide, hold and record in one transaction; without a store apply ``on_store_down``."""
+        """Decide, hold and record in one transaction; without a store apply ``on_store_down``.
+
+        Decided again, before that counts as an outage: twice while others keep the store busy, and once when the answer
+        to a COMMIT was lost and nothing was kept. Also once when a budget was tightened between the look at it and the
+        hold, so that the verdict follows from the budget as it is.
+
+        Raises:
+            ReservationConflict: the hold was refused a second time.
+        """
         if situation.store_down:
             return self._outage.decide(situation, situation.store_down)
-        try:
-            # in a transaction of its own: a sweep locks reservations and allotments of other requests
-            with self._components.store.transaction() as tx:
-                book_expired(tx, now=tx.now(), limit=20, pue_ppm=self._components.settings.pue_ppm)
-            with self._components.store.transaction() as tx:
-                return self._decide(tx, situation)
-        except StoreUnavailable as error:
-            return self._outage.decide(situation, str(error))
+        busy = lost = refused = 0
+        while True:
+            written: list[_Written] = []
+            try:
+                self._sweep()
+                with self._components.store.transaction() as tx:
+                    written.append(self._decide(tx, situation))
+                return written[0].decision
+            except StoreBusy as error:
+                busy += 1
+                if busy > _BUSY_RETRIES:
+                    return self._outage.decide(situation, str(error))
+            except StoreOutcomeUnknown as error:
+                lost += 1
+                found = self._after_lost_answer(situation, written[0]) if written else None
+                if found is not None:
+                    return found
+                if lost > 1:
+                    return self._outage.decide(situation, str(error))
+            except StoreUnavailable as error:
+                return self._outage.decide(situation, str(error))
+            except ReservationConflict:
+                refused += 1
+                if refused > 1:
+                    raise
 
-    def _decide(self, tx: Transaction, situation: Situation) -> Decision:
+    def _sweep(self) -> None:
+        """End what is over, in a transaction of its own: it locks reservations and allotments of other requests."""
+        with self._components.store.transaction() as tx:
+            book_expired(tx, now=tx.now(), limit=20, pue_ppm=self._components.settings.pue_ppm)
+
+    def _after_lost_answer(self, situation: Situation, written: _Written) -> Decision | None:
+        """Return the decision whose COMMIT was not answered if it was kept; None = it was not, so decide again.
+
+        Where the store cannot be read, that is an outage: to decide again would hold twice what may have been kept.
+        """
+        decision, busy = written.decision, 0
+        while True:
+            try:
+                with self._components.store.transaction() as tx:  # waits for locks that a COMMIT under way still holds
+                    entry = None if decision.decision_id is None else tx.entry(decision.decision_id)
+                    own = tx.reservation(decision.request.identity.key)
+                kept = entry is not None and _standing(own) == _standing(written.reservation)
+                return decision if kept else None
+            except StoreBusy as error:
+                busy += 1
+                if busy > _BUSY_RETRIES:
+                    return self._outage.decide(situation, str(error))
+            except StoreUnavailable as error:
+                return self._outage.decide(situation, str(error))
+
+    def _decide(self, tx: Transaction, situation: Situation) -> _Written:
         own, situation = self._incarnation(tx, situation)
         if situation.grid.fetched is not None:
             tx.put_forecast(situation.grid.fetched)
@@ -105,7 +166,7 @@ class Recorder:
         epoch = None
         if situation.outer_key is None or path is not None:
             epoch = self._hold(tx, situation, question, own, verdict, at_plan, at_now)
-        return Decision(
+        decision = Decision(
             verdict=verdict,
             request=situation.request,
             decision_id=entry.entry_id,
@@ -115,6 +176,7 @@ class Recorder:
             outer_key=situation.outer_key,
             notes=(*situation.grid.steps, *_unshared_notes(situation, unshared=question.store_unshared)),
         )
+        return _Written(decision=decision, reservation=tx.reservation(situation.request.identity.key))
 
     def _incarnation(self, tx: Transaction, situation: Situation) -> tuple[Reservation | None, Situation]:
         """Find the reservation that this ask continues; an attempt that ran and ended gets a new incarnation."""
@@ -294,6 +356,11 @@ class Recorder:
                 return False
             record_settlement(tx, own, reservations.release(tx, identity.key), None)
             return True
+
+
+def _standing(reservation: Reservation | None) -> tuple[ReservationState, int, int] | None:
+    """Return what tells one ask's reservation from any other's of the same request."""
+    return None if reservation is None else (reservation.state, reservation.lease_epoch, reservation.asks)
 
 
 def _known(tx: Transaction, path: str | None) -> bool:

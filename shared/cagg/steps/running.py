@@ -101,6 +101,7 @@ class GatedRun:
         self._token = _CURRENT.set(self)
         if threading.current_thread() is threading.main_thread():
             _MAIN_THREAD_RUNS.append(self)
+        self._components.store.rest()
         return self
 
     def _open_window(self) -> None:
@@ -178,6 +179,7 @@ class GatedRun:
         except ReservationConflict as problem:
             self._fenced = str(problem)
             logger.warning("cagg: the reservation of %s is gone: %s", self._name, problem)
+        self._components.store.rest()
 
 
 def _outcome(kind: type[BaseException] | None) -> str:

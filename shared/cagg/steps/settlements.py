@@ -26,6 +26,7 @@ __all__ = [
     "reservation_identity",
     "unheld_body",
     "unheld_reservation",
+    "who_pays",
 ]
 
 
@@ -87,6 +88,11 @@ def unheld_body(decision: Decision, started_at: datetime) -> dict[str, Any]:
         "first_asked_at": format_instant(decision.first_asked_at),
         "started_at": format_instant(started_at),
     }
+
+
+def who_pays(stored: Reservation | None, unheld: Reservation) -> Reservation:
+    """Return what a run that went on without a hold settles: the admission whose answer was lost, else its own."""
+    return stored if stored is not None and stored.lease_until is not None else unheld
 
 
 def unheld_reservation(body: Mapping[str, Any], request_key: str) -> Reservation:

@@ -14,7 +14,7 @@ from cagg.errors import BudgetUnknown, CaggError, ReservationConflict, StoreUnav
 from cagg.intensity import IntensitySeries
 from cagg.ledger.bodies import measurement_body, request_body
 from cagg.ports import Transaction
-from cagg.quantities import CarbonMass, Unit
+from cagg.quantities import CarbonIntensity, CarbonMass, Energy, Unit, carbon_of
 from cagg.records import EntryDraft, EntryKind, Reading, Reservation, Settlement
 from cagg.steps.pricing import Priced, price
 from cagg.steps.settlements import (
@@ -24,12 +24,13 @@ from cagg.steps.settlements import (
     record_settlement,
     unheld_body,
     unheld_reservation,
+    who_pays,
 )
 from cagg.steps.spooling import spool_record
 from cagg.verdict import Decision, Reason
 from cagg.windows import Window
 
-__all__ = ["RunSummary", "Settler"]
+__all__ = ["Floor", "RunSummary", "Settler"]
 
 logger = logging.getLogger("cagg")
 
@@ -60,12 +61,42 @@ class RunSummary:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """What a reading that lacks a part is charged at least: unknown must never be cheaper than known.
+
+    Attributes:
+        held: amounts held by unit; less than that is never charged.
+        lacking_energy: upper bound of the part that the reading lacks, charged on top of what was measured.
+        planning_intensity_milligrams_per_kwh: price of that part; None = the carbon of the reading is kept.
+    """
+
+    held: Mapping[Unit, int]
+    lacking_energy: Energy
+    planning_intensity_milligrams_per_kwh: int | None
+
+    def raised(self, amounts: Mapping[Unit, int | None]) -> Mapping[Unit, int | None]:
+        """Return the amounts with the lacking part, at least as held; None stays unknown where no bound is above it."""
+        energy, carbon = amounts[Unit.ENERGY], amounts[Unit.CARBON]
+        bounded = max(self.held.get(Unit.ENERGY, 0), (energy or 0) + self.lacking_energy.millijoules)
+        if energy is None and bounded <= self.held.get(Unit.ENERGY, 0):
+            return amounts  # charged as held, in words of the budgets
+        if carbon is not None:
+            planning = self.planning_intensity_milligrams_per_kwh
+            if planning is not None:
+                carbon += carbon_of(self.lacking_energy, CarbonIntensity(milligrams_per_kwh=planning)).micrograms
+            carbon = max(carbon, self.held.get(Unit.CARBON, 0))
+        return {Unit.ENERGY: bounded, Unit.CARBON: carbon}
+
+
 class Settler:
     """Settles one decision's run."""
 
-    def __init__(self, components: Components, decision: Decision) -> None:
+    def __init__(self, components: Components, decision: Decision, *, floor: Floor | None = None) -> None:
+        """``floor``: what is charged beyond the reading, because it is known to lack something; None = nothing."""
         self._components = components
         self._decision = decision
+        self._floor = floor
         self._series: Sequence[IntensitySeries] = ()
         self._zone = decision.request.options.zone
 
@@ -123,7 +154,7 @@ class Settler:
         self, tx: Transaction, reading: Reading, priced: Priced
     ) -> tuple[Reservation | None, Settlement | None, list[str]]:
         decision, settings = self._decision, self._components.settings
-        amounts = amounts_of(energy=reading.energy, carbon=priced.carbon)
+        amounts = self._amounts(reading, priced)
         try:
             if decision.lease_epoch is not None:
                 key = decision.request.identity.key
@@ -131,14 +162,21 @@ class Settler:
                 settlement = reservations.settle(tx, key, decision.lease_epoch, amounts, pue_ppm=settings.pue_ppm)
                 return reservation, settlement, []
             if self._runs_unheld():
-                unheld = unheld_reservation(unheld_body(decision, reading.window.start), decision.request.identity.key)
+                key = decision.request.identity.key
+                unheld = unheld_reservation(unheld_body(decision, reading.window.start), key)
+                reservation = who_pays(tx.reservation(key), unheld)
                 settlement = reservations.charge_unheld(
                     tx, unheld, amounts, at=reading.window.start, pue_ppm=settings.pue_ppm
                 )
-                return unheld, settlement, []
+                return reservation, settlement, []
         except (ReservationConflict, BudgetUnknown) as problem:
             return None, None, [str(problem)]
         return None, None, []
+
+    def _amounts(self, reading: Reading, priced: Priced) -> Mapping[Unit, int | None]:
+        """Return what to charge: what was measured, and at least the floor."""
+        amounts = amounts_of(energy=reading.energy, carbon=priced.carbon)
+        return amounts if self._floor is None else self._floor.raised(amounts)
 
     def _runs_unheld(self) -> bool:
         """True when the run was let through while the store was down, and a budget is to pay after all."""
@@ -185,13 +223,13 @@ class Settler:
 
     def _spooled(self, reading: Reading, priced: Priced, outcome: str, why: str) -> RunSummary:
         decision = self._decision
-        energy, carbon = reading.energy, priced.carbon
+        amounts = self._amounts(reading, priced)
         settle = None
         if decision.lease_epoch is not None or self._runs_unheld():
             settle = {
                 "epoch": decision.lease_epoch,
-                "energy_millijoules": None if energy is None else str(energy.millijoules),
-                "carbon_micrograms": None if carbon is None else str(carbon.micrograms),
+                "energy_millijoules": _text(amounts[Unit.ENERGY]),
+                "carbon_micrograms": _text(amounts[Unit.CARBON]),
                 "unheld": unheld_body(decision, reading.window.start) if self._runs_unheld() else None,
             }
         try:
@@ -202,7 +240,7 @@ class Settler:
         logger.warning("cagg: %s", note)
         return RunSummary(
             reading=reading,
-            carbon=carbon,
+            carbon=priced.carbon,
             carbon_reason=priced.reason,
             difference_micrograms=None,
             charged={},
@@ -210,3 +248,7 @@ class Settler:
             settlement_id=None,
             notes=(*reading.notes, note),
         )
+
+
+def _text(number: int | None) -> str | None:
+    return None if number is None else str(number)

@@ -13,7 +13,7 @@ from cagg.ports import Transaction
 from cagg.quantities import CarbonMass, Energy
 from cagg.records import EntryDraft, EntryKind, Reservation, ReservationState, Settlement
 from cagg.spool import SpoolReport
-from cagg.steps.settlements import amounts_of, append_next, record_settlement, unheld_reservation
+from cagg.steps.settlements import amounts_of, append_next, record_settlement, unheld_reservation, who_pays
 from cagg.windows import format_instant, parse_instant, to_epoch_us
 
 __all__ = ["replay_spool", "spool_record"]
@@ -83,7 +83,7 @@ def _settle(
     if settle["unheld"] is not None:
         unheld = unheld_reservation(settle["unheld"], key)
         at = parse_instant(settle["unheld"]["started_at"])
-        return unheld, reservations.charge_unheld(tx, unheld, amounts, at=at, pue_ppm=pue_ppm)
+        return who_pays(reservation, unheld), reservations.charge_unheld(tx, unheld, amounts, at=at, pue_ppm=pue_ppm)
     if reservation is None:
         raise ReservationConflict(f"request {key[:12]} has no reservation; its measurement stands without a charge.")
     return reservation, reservations.settle(tx, key, int(settle["epoch"]), amounts, pue_ppm=pue_ppm)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, quote, unquote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 from cagg.errors import ConfigurationError
+from cagg.masking import masked
 
 __all__ = ["PostgresAddress", "is_postgresql", "masked"]
 
 _SCHEMES = frozenset({"postgres", "postgresql", "postgresql+psycopg"})
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-_SECRET_OPTIONS = frozenset({"password", "sslpassword", "oauth_client_secret"})
 _EXAMPLE = "postgresql://user@host:5432/database"
 _LARGEST_POOL = 256
 
@@ -20,24 +20,6 @@ _LARGEST_POOL = 256
 def is_postgresql(url: str) -> bool:
     """True for an address that names PostgreSQL, in whatever spelling."""
     return "://" in url and url.partition("://")[0].lower().startswith("postgres")
-
-
-def masked(url: str) -> str:
-    """Return a PostgreSQL address as people may see it: without passwords, wherever in it they stand."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return url
-    before, question, query = rest.partition("?")
-    user_info, at, place = before.rpartition("@")
-    name, colon, _ = user_info.partition(":")
-    shown = f"{scheme}://{name}{':***' if colon else ''}{at}{place}"
-    if not question:
-        return shown
-    pairs = [pair.partition("=") for pair in query.split("&")]
-    kept = (
-        f"{key}{equals}{'***' if unquote(key).lower() in _SECRET_OPTIONS else value}" for key, equals, value in pairs
-    )
-    return f"{shown}?{'&'.join(kept)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -82,10 +64,20 @@ class PostgresAddress:
         if any(character in rest for character in "\x00\r\n\t "):
             raise ConfigurationError(f"the store address {masked(url)!r} has a blank in it; write it as {_EXAMPLE!r}.")
         place, _, query = rest.partition("?")
+        if place.count("@") > 1:  # libpq would take a part of the password for the host, and quote it
+            raise ConfigurationError(
+                f"the store address {masked(url)!r} has two '@'; write '/', '@', ':' and '%' in user and password "
+                "percent-encoded, such as %40."
+            )
         if "@" in place.partition("/")[2]:  # libpq would take a part of the password for the port, and quote it
             raise ConfigurationError(
                 f"the store address {masked(url)!r} has a '/' before its '@'; write '/', '@', ':' and '%' in user and "
                 "password percent-encoded, such as %2F."
+            )
+        if "@" in query:  # the '?' was of the password, of which an option would quote a part
+            raise ConfigurationError(
+                f"the store address {masked(url)!r} has a '?' before its '@'; write '?', '/', '@', ':' and '%' in "
+                "user, password and options percent-encoded, such as %3F and %40."
             )
         try:
             pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))

@@ -6,7 +6,7 @@ import sqlite3
 
 from sqlalchemy import exc
 
-from cagg.errors import StoreUnavailable
+from cagg.errors import StoreBusy, StoreUnavailable
 
 __all__ = ["DATABASE_ERRORS", "OPENING_ERRORS", "unavailable"]
 
@@ -43,7 +43,8 @@ def unavailable(place: str, error: BaseException) -> StoreUnavailable:
     lowered = detail.lower()
     for sign, what, remedy in _CAUSES:
         if sign in lowered:
-            return StoreUnavailable(f"the store {place} {what}; {remedy}.")
+            busy = sign in {"locked", "busy"} and isinstance(original, sqlite3.OperationalError)
+            return (StoreBusy if busy else StoreUnavailable)(f"the store {place} {what}; {remedy}.")
     if isinstance(error, exc.IntegrityError | sqlite3.IntegrityError):
         return StoreUnavailable(
             f"the store {place} refused a row that breaks one of its rules ({detail}); "

@@ -11,7 +11,7 @@ import fcntl
 import os
 import threading
 
-from cagg.errors import StoreUnavailable
+from cagg.errors import StoreBusy
 from cagg.ports import Clock
 
 __all__ = ["WriterLock"]
@@ -53,7 +53,7 @@ class WriterLock:
         """Wait for the turn.
 
         Raises:
-            StoreUnavailable: another writer holds the lock for longer than the timeout.
+            StoreBusy: another writer holds the lock for longer than the timeout.
             OSError: the lock file cannot be opened.
         """
         started_ns = self._clock.monotonic_ns()
@@ -130,8 +130,8 @@ class WriterLock:
         self._waiter = None
         self._turn = threading.Lock()
 
-    def _too_long(self) -> StoreUnavailable:
-        return StoreUnavailable(
+    def _too_long(self) -> StoreBusy:
+        return StoreBusy(
             f"another program has been writing to the store for more than {self._timeout_seconds:g} s and holds "
             f"{self._path}; find it with 'fuser -v {self._path}' (or lsof) and end it if it hangs."
         )

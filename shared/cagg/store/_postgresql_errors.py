@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from sqlalchemy import exc
 
-from cagg.errors import StoreUnavailable
+from cagg.errors import StoreBusy, StoreUnavailable
+from cagg.masking import masked_message
 
 __all__ = ["explained", "original_of", "state_of", "unreachable"]
 
@@ -61,7 +60,10 @@ _BY_WORDS = (
     ("connection", "lost the connection", "check the server and the network between"),
     ("nul", *_BY_STATE["22021"]),
 )
-_PASSWORD = re.compile(r"(password\s*=\s*)('[^']*'|\S+)|(://[^:/@\s]*):[^@/\s]*@", re.IGNORECASE)
+
+
+_BUSY = frozenset({"40P01", "40001", "55P03", "57014"})
+"""What another attempt may get past: a circle of locks, a meeting, a lock or a statement that took too long."""
 
 
 def original_of(error: BaseException) -> BaseException:
@@ -84,12 +86,15 @@ def unreachable(error: BaseException) -> bool:
 
 
 def explained(place: str, error: BaseException) -> StoreUnavailable:
-    """Return the error a caller sees for what the driver raised about ``place``, an address without its password."""
+    """Return the error a caller sees for what the driver raised about ``place``, an address without its password.
+
+    :class:`StoreBusy` where nothing is wrong with the server and nothing was kept, so that the caller may try again.
+    """
     original = original_of(error)
     state = state_of(error)
     diagnosis = getattr(original, "diag", None)
     said = getattr(diagnosis, "message_primary", None) or " ".join(str(original).split()) or type(original).__name__
-    detail = _PASSWORD.sub(lambda m: f"{m[1]}***" if m[1] else f"{m[3]}:***@", str(said)).rstrip(".")
+    detail = masked_message(str(said)).rstrip(".")
     found = _BY_STATE.get(state)
     if found is None and not state:
         lowered = detail.lower()
@@ -102,4 +107,5 @@ def explained(place: str, error: BaseException) -> StoreUnavailable:
     if found is None:
         found = f"cannot be used ({type(original).__name__} {state}".rstrip() + ")", "check it with 'cagg doctor'"
     what, remedy = found
-    return StoreUnavailable(f"the store {place} {what} ({detail}); {remedy}.")
+    kind = StoreBusy if state in _BUSY else StoreUnavailable
+    return kind(f"the store {place} {what} ({detail}); {remedy}.")

@@ -6,8 +6,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from cagg.errors import MissingExtra
+from cagg.masking import masked
 from cagg.ports import Clock
-from cagg.store._addresses import is_postgresql, masked
+from cagg.store._addresses import is_postgresql
 from cagg.store.sqlite import CreateMode, SqliteStore, path_of_url
 
 if TYPE_CHECKING:

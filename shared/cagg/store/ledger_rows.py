@@ -37,8 +37,9 @@ _INSERT_ENTRY = Statement(insert(t.entry).values({column.name: bindparam(column.
 _INSERT_QUEUE = Statement(
     insert(t.queue).values({column.name: bindparam(column.name) for column in _q if column.name != "queue_id"})
 )
+_IS_PLACED = select(_l.entry_id).where(_l.log_id == _q.log_id, _l.entry_id == _q.entry_id).exists()
 _QUEUE_HEAD = Statement(
-    select(_q.queue_id, _q.entry_id, _q.leaf_hash)
+    select(_q.queue_id, _q.entry_id, _q.leaf_hash, _IS_PLACED)
     .where(_q.log_id == _LOG)
     .order_by(_q.queue_id)
     .limit(bindparam("limit"))
@@ -174,11 +175,15 @@ class LedgerRowsSql(EntryRowsSql):
     def take_queued(self, limit: int) -> Sequence[tuple[str, bytes]]:
         """Remove and return up to ``limit`` (entry_id, leaf_hash), oldest first.
 
-        Rows are taken by id, never by "greater than the last one seen": ids may commit out of order.
+        Rows are taken by id, never by "greater than the last one seen": ids may commit out of order. A row of an
+        entry that has its place already is dropped.
         """
-        rows = _QUEUE_HEAD.rows(self.connection, log_id=self._log_id, limit=limit)
-        _DEQUEUE.run_many(self.connection, [{"id": row[0]} for row in rows])
-        return [(row[1], stored_bytes(row[2], f"the queued entry {row[1]}")) for row in rows]
+        while rows := _QUEUE_HEAD.rows(self.connection, log_id=self._log_id, limit=limit):
+            _DEQUEUE.run_many(self.connection, [{"id": row[0]} for row in rows])
+            waiting = [(row[1], stored_bytes(row[2], f"the queued entry {row[1]}")) for row in rows if not row[3]]
+            if waiting:
+                return waiting
+        return []
 
     def queued(self) -> int:
         """How many entries wait for the sequencer."""

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from cagg.clock import SystemClock
-from cagg.errors import CaggError, ConfigurationError, InvalidInput, MissingExtra, StoreUnavailable
+from cagg.errors import CaggError, ConfigurationError, InvalidInput, MissingExtra, StoreOutcomeUnknown, StoreUnavailable
 from cagg.ports import Clock, Transaction
 from cagg.store import tables as t
 from cagg.store._addresses import PostgresAddress
@@ -27,6 +27,7 @@ from cagg.store._forks import leave_to_the_parent, watch_forks
 from cagg.store._grants import facts_of, grant_statements
 from cagg.store._instants import from_us
 from cagg.store._postgresql_errors import explained, unreachable
+from cagg.store._postgresql_values import one_row, raw_of
 from cagg.store._schema import create_schema, ensure_log, stored_version, version_gap
 from cagg.store.migrations.functions_0002 import KEY_SPACE
 from cagg.store.postgresql_rows import PostgresqlSnapshot, PostgresqlTransaction
@@ -89,8 +90,8 @@ class PostgresqlStore:
         """A writing transaction; commits at the end of the block, rolls back on an exception.
 
         Raises:
-            StoreUnavailable: the server cannot be reached or has not been migrated, a lock was not given in time, or
-                the server refused a statement.
+            StoreBusy, StoreOutcomeUnknown: a lock was not given in time; the answer to the commit was lost.
+            StoreUnavailable: the server cannot be reached or has not been migrated, or it refused a statement.
             InvalidInput: this thread already has a transaction of this store.
         """
         if getattr(self._open, "writing", False):
@@ -158,7 +159,7 @@ class PostgresqlStore:
         for attempt in (1, 2):
             connection = self._engine().connect()
             try:
-                return connection, self._head(_raw(connection).execute(begin + _HEAD))
+                return connection, self._head(raw_of(connection).execute(begin + _HEAD))
             except CaggError:
                 self._give_back(connection)
                 raise
@@ -196,12 +197,12 @@ class PostgresqlStore:
         )
 
     def _commit(self, connection: Connection) -> None:
-        raw = _raw(connection)
+        raw = raw_of(connection)
         try:
             said = raw.execute("COMMIT").statusmessage
         except self._errors as error:
             if unreachable(error):
-                raise StoreUnavailable(
+                raise StoreOutcomeUnknown(
                     f"the store {self.url} was lost while it committed, so this change was kept or not; repeat it: "
                     "what was kept is not done twice."
                 ) from error
@@ -215,7 +216,7 @@ class PostgresqlStore:
     def _give_back(self, connection: Connection) -> None:
         """Return a connection; what is still open on it is rolled back, and one that cannot even do that goes."""
         try:
-            raw = _raw(connection)
+            raw = raw_of(connection)
             if raw.closed:
                 connection.invalidate()
             else:
@@ -283,6 +284,10 @@ class PostgresqlStore:
         self._raws.add(raw)
         return raw  # type: ignore[no-any-return]
 
+    def rest(self) -> None:
+        """Close idle connections: thousands of long tasks with one each would use up the server's."""
+        self.close()
+
     def close(self) -> None:
         """Close idle connections; the store may be used again and connects anew."""
         with self._guard:
@@ -301,8 +306,8 @@ class PostgresqlStore:
                 may not create tables.
         """
         with self._administered() as connection:
-            raw = _raw(connection)
-            version_number, encoding = _one(
+            raw = raw_of(connection)
+            version_number, encoding = one_row(
                 raw, "SELECT current_setting('server_version_num')::integer, current_setting('server_encoding')"
             )
             if version_number < _OLDEST_SERVER:
@@ -322,7 +327,7 @@ class PostgresqlStore:
                 from cagg.store.migrations.run import upgrade  # heavy, and only needed for an older store
 
                 upgrade(connection)
-            ensure_log(connection, origin=self._new_origin, now=self._now(_one(raw, f"SELECT {_NOW}")[0]))
+            ensure_log(connection, origin=self._new_origin, now=self._now(one_row(raw, f"SELECT {_NOW}")[0]))
         return version is None
 
     def version(self) -> str | None:
@@ -342,14 +347,14 @@ class PostgresqlStore:
             InvalidInput: no role, or one role for two kinds of work.
         """
         with self._administered() as connection:
-            schema = str(_one(_raw(connection), "SELECT quote_ident(current_schema())")[0])
+            schema = str(one_row(raw_of(connection), "SELECT quote_ident(current_schema())")[0])
         return grant_statements(schema, writer=writer, maintainer=maintainer, reader=reader)
 
     def apply(self, statements: list[str]) -> None:
         """Execute statements of :meth:`grants`, all or none."""
         with self._administered() as connection:
             for statement in statements:
-                _raw(connection).execute(statement)
+                raw_of(connection).execute(statement)
 
     @contextlib.contextmanager
     def _administered(self) -> Iterator[Connection]:
@@ -359,7 +364,7 @@ class PostgresqlStore:
             connection = self._engine().connect()
             try:
                 with connection.begin():
-                    _raw(connection).execute(f"{begin}SELECT pg_advisory_xact_lock({KEY_SPACE}, 0)")
+                    raw_of(connection).execute(f"{begin}SELECT pg_advisory_xact_lock({KEY_SPACE}, 0)")
                     yield connection
                     self._commit(connection)
             finally:
@@ -387,14 +392,3 @@ class PostgresqlStore:
         self._raws = weakref.WeakSet()
         self._guard = threading.Lock()
         self._open = threading.local()
-
-
-def _raw(connection: Connection) -> RawConnection[Any]:
-    raw: Any = connection.connection.dbapi_connection
-    return raw  # type: ignore[no-any-return]
-
-
-def _one(raw: RawConnection[Any], text: str) -> tuple[Any, ...]:
-    """Return the one row of a query without values."""
-    row: tuple[Any, ...] = raw.execute(text).fetchone()  # type: ignore[assignment]
-    return row

@@ -44,7 +44,8 @@ _INSERT_ENTRY = (
 )
 _DEQUEUE = (
     "DELETE FROM cagg_queue WHERE queue_id IN (SELECT q.queue_id FROM cagg_queue q WHERE q.log_id = %(log_id)s "
-    "ORDER BY q.queue_id LIMIT %(limit)s) RETURNING queue_id, entry_id, leaf_hash"
+    "ORDER BY q.queue_id LIMIT %(limit)s) RETURNING queue_id, entry_id, leaf_hash, EXISTS (SELECT 1 FROM cagg_leaf l "
+    "WHERE l.log_id = cagg_queue.log_id AND l.entry_id = cagg_queue.entry_id)"
 )
 _INSERT_LEAVES = (
     "INSERT INTO cagg_leaf (log_id, leaf_index, entry_id, leaf_hash) "
@@ -162,12 +163,16 @@ class PostgresqlTransaction(PostgresqlSnapshot):
         """Lock the log, then remove and return up to ``limit`` (entry_id, leaf_hash), oldest first.
 
         Empty while another transaction has the log locked: that one is giving places, and two must not interleave.
-        Rows are taken from a queue, never by "greater than the last one seen": ids may commit out of order.
+        Rows are taken from a queue, never by "greater than the last one seen": ids may commit out of order. A row
+        of an entry that has its place already is dropped: whoever may queue could else stop the sequencer for ever.
         """
         if not self._row(_TAKE_LOG, ())[0]:
             return []
-        rows = sorted(self._rows(_DEQUEUE, {"log_id": self._log_id, "limit": limit}))
-        return [(entry_id, leaf_hash) for _, entry_id, leaf_hash in rows]
+        while rows := sorted(self._rows(_DEQUEUE, {"log_id": self._log_id, "limit": limit})):
+            waiting = [(entry_id, leaf_hash) for _, entry_id, leaf_hash, placed in rows if not placed]
+            if waiting:
+                return waiting
+        return []
 
     def insert_leaves(self, first_index: int, leaves: Sequence[tuple[str, bytes]]) -> None:
         """Give (entry_id, leaf_hash) the dense indexes from ``first_index`` on."""

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, RootTransaction, create_engine
 from sqlalchemy.pool import NullPool
 
 from cagg.errors import ConfigurationError, InvalidInput, StoreUnavailable
+from cagg.masking import looks_like_an_address, masked
 from cagg.ports import Clock, Transaction
 from cagg.store import tables as t
 from cagg.store._errors import DATABASE_ERRORS, OPENING_ERRORS, unavailable
@@ -56,9 +57,14 @@ def path_of_url(url: str) -> Path:
                 f"the store address {scheme + '://…'!r} is unknown; use 'sqlite:////absolute/path' or a plain path."
             )
         if "?" in rest:
-            raise ConfigurationError(f"the store address {url!r} has options after '?'; leave them out.")
+            raise ConfigurationError(f"the store address {masked(url)!r} has options after '?'; leave them out.")
         rest = rest[1:]
     else:
+        if looks_like_an_address(url):  # its password would become the name of a file
+            raise ConfigurationError(
+                f"the store address {masked(url)!r} is neither a path nor an address; write two slashes behind the "
+                "colon, as in 'postgresql://user@host:5432/database', or begin a path with './'."
+            )
         rest = url
     if not rest.strip() or rest.startswith(":memory:") or "\x00" in rest:
         raise ConfigurationError(f"the store address {url!r} names no file; use 'sqlite:////absolute/path'.")
@@ -103,7 +109,8 @@ class SqliteStore:
         """A writing transaction; commits at the end of the block, rolls back on an exception.
 
         Raises:
-            StoreUnavailable: the file cannot be opened, created or written, or another writer holds it too long.
+            StoreBusy: another writer holds the file too long; nothing was kept.
+            StoreUnavailable: the file cannot be opened, created or written.
             InvalidInput: this thread already has a transaction of this store.
         """
         if getattr(self._open, "writing", False):
@@ -268,6 +275,9 @@ class SqliteStore:
             return created
 
     # ---- common -------------------------------------------------------------------------------------------------
+
+    def rest(self) -> None:
+        """Nothing: an open file costs nobody else anything."""
 
     def close(self) -> None:
         """Release the connection and the lock file; the store may be used again and opens them anew."""

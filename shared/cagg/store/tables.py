@@ -11,6 +11,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
@@ -81,6 +82,11 @@ queue = Table(
     Column("entry_id", String(36), nullable=False),
     Column("leaf_hash", LargeBinary(32), nullable=False),
     Column("queued_us", BigInteger, nullable=False),
+    Index("cagg_queue_entry", "log_id", "entry_id", unique=True),
+    # SQLite cannot add one to the files of version 0001, and has the two rows written in one transaction anyway
+    ForeignKeyConstraint(
+        ["log_id", "entry_id"], ["cagg_entry.log_id", "cagg_entry.entry_id"], name="cagg_queue_of_entry"
+    ).ddl_if(dialect="postgresql"),
 )
 
 leaf = Table(

@@ -12,8 +12,8 @@ from cagg.budget.tree import above_limit, set_budget, tree
 from cagg.errors import InvalidInput
 from cagg.ports import JournalRow, Store
 from cagg.quantities import Unit
-from cagg.records import Hold, Period
-from cagg.testing._budget_case import LEAF, PATHS, changed
+from cagg.records import Period
+from cagg.testing._budget_case import LEAF, PATHS
 from cagg.testing._budget_holding import HoldingContract
 from cagg.testing._budget_life import LifeContract
 from cagg.testing._budget_rows import RowsContract
@@ -138,9 +138,8 @@ class BudgetContract(HoldingContract, LifeContract, RowsContract, UnknownContrac
             stored, headrooms = ask(tx, "a", LEAF, 10)
             assert stored is not None
             which = headrooms[0].allotment.allotment_id
-            tx.put_reservation(
-                changed(stored, holds=(Hold(allotment_id=which, unit=Unit.CARBON, amount=9), *stored.holds[1:]))
-            )
+            behind = tx.connection.exec_driver_sql  # type: ignore[attr-defined]  # the store itself may refuse it
+            behind(f"UPDATE cagg_hold SET amount = 9 WHERE allotment_id = {which:d}")  # noqa: S608 - a number
             (finding,) = reservations.audit(tx)
             assert "held is 10, but open reservations hold 9" in finding
 

@@ -450,6 +450,25 @@ def test_an_unusable_address_is_refused_at_once(clock) -> None:
         ElectricityMapsProvider(clock=clock, token=None, base_url="api.electricitymaps.com")
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["https://me:hidden@mirror.example", "https://hidden@mirror.example", "http://mirror.example", "x://a:hidden@b"],
+)
+def test_an_address_that_would_give_a_secret_away_is_refused(clock, url) -> None:
+    with pytest.raises(ConfigurationError, match=r"grid\.electricity_maps\.url") as caught:
+        ElectricityMapsProvider(clock=clock, token=Secret(value=TOKEN), base_url=url)
+    assert "hidden" not in str(caught.value)
+    assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:1", "http://127.0.0.1:1", "http://[::1]:1", "https://mirror.example"]
+)
+def test_a_token_goes_to_this_computer_and_over_tls(clock, url) -> None:
+    ElectricityMapsProvider(clock=clock, token=Secret(value=TOKEN), base_url=url)
+    ElectricityMapsProvider(clock=clock, token=None, base_url="http://mirror.example")
+
+
 # ---- in a chain ---------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, create_engine, inspect
+from sqlalchemy.exc import IntegrityError
 
 from cagg.errors import StoreUnavailable
 from cagg.ledger.entry import append
@@ -92,6 +93,19 @@ def test_an_older_store_is_migrated_when_it_is_written_to(
         assert connection.execute("SELECT version_num FROM cagg_schema_version").fetchall() == [("0003",)]
         assert connection.execute("SELECT count(*) FROM cagg_later").fetchall() == [(0,)]
     connection.close()
+
+
+def test_an_entry_waits_once_and_one_that_has_its_place_is_not_given_another(store: SqliteStore) -> None:
+    queued = "INSERT INTO cagg_queue (log_id, entry_id, leaf_hash, queued_us) VALUES (1, '{}', x'00', 1)"
+    with store.transaction() as tx:
+        entry = append(tx, draft("a"))
+        run_sql = tx.connection.exec_driver_sql  # type: ignore[attr-defined]
+        run_sql(queued.format(entry.entry_id))
+        run_sql(queued.format("other"))
+        with pytest.raises(IntegrityError):
+            run_sql(queued.format("other"))
+        assert [name for name, _ in tx.take_queued(1)] == ["other"]
+        assert tx.queued() == 0
 
 
 def test_an_older_version_without_a_way_up_is_refused(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,12 +12,13 @@ from datetime import timedelta
 import pytest
 
 from cagg.clock import SystemClock
-from cagg.errors import ConfigurationError, MissingExtra, StoreUnavailable
+from cagg.errors import ConfigurationError, MissingExtra, StoreBusy, StoreOutcomeUnknown, StoreUnavailable
 from cagg.ledger.entry import append
 from cagg.ledger.sequencer import sequence
 from cagg.store import engine, tables
-from cagg.store._addresses import PostgresAddress, masked
-from cagg.store.engine import open_store
+from cagg.store._addresses import PostgresAddress
+from cagg.store._postgresql_errors import explained
+from cagg.store.engine import masked, open_store
 from cagg.store.postgresql import PostgresqlStore
 from cagg.testing import ManualClock
 from cagg.testing.postgresql import LocalPostgres
@@ -56,6 +57,44 @@ def _password(url: str) -> str:
 def test_an_address_is_shown_without_its_password(url: str, shown: str) -> None:
     assert masked(url) == shown
     assert SECRET not in repr(PostgresAddress.parse(url, pool=1))
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (f"postgresql://bob:pa?{SECRET}@host/db", "postgresql://bob:***@host/db"),
+        (f"postgresql://bob:p?{SECRET}=w@host/db", "postgresql://bob:***@host/db"),
+        (f"postgresql://bob:p?schema={SECRET}@host/db", "postgresql://bob:***@host/db"),
+        (f"postgresql://bob:p@{SECRET}@host/db?password={SECRET}", "postgresql://bob:***@host/db?password=***"),
+        (f"postgresql://host/db?password=p@{SECRET}", "postgresql://host/db?password=***"),
+        (f"postgresql://host:5432/db?password=p@{SECRET}", "postgresql://host:***"),
+        (f"postgresql://host/db?pass%77ord={SECRET}:p@{SECRET}", "postgresql://host/db?pass%77ord=***:***"),
+    ],
+)
+def test_a_password_that_is_not_encoded_is_not_shown_and_the_address_refused(url: str, shown: str) -> None:
+    assert masked(url) == shown
+    with pytest.raises(ConfigurationError, match="percent-encoded") as caught:
+        PostgresAddress.parse(url, pool=1)
+    assert SECRET not in str(caught.value)
+    if "?" in url.rpartition("@")[0]:
+        with pytest.raises(ConfigurationError, match=r"'\?' before its '@'"):
+            open_store(url, clock=SystemClock())
+
+
+def test_what_a_server_says_is_repeated_without_passwords() -> None:
+    import psycopg
+
+    said = f'could not use "postgresql://bob:p/{SECRET}?a@host/db" with password={SECRET}'
+    assert SECRET not in str(explained("here", psycopg.OperationalError(said)))
+
+
+@pytest.mark.parametrize("state", ["55P03", "40P01", "40001", "57014"])
+def test_what_another_attempt_may_get_past_is_told_apart(state: str) -> None:
+    import psycopg
+
+    busy = explained("here", psycopg.errors.lookup(state)("no"))
+    assert isinstance(busy, StoreBusy)
+    assert not isinstance(explained("here", psycopg.errors.lookup("42501")("no")), StoreBusy)
 
 
 def test_what_is_ours_in_an_address_is_not_given_to_the_driver() -> None:
@@ -237,7 +276,7 @@ def test_a_connection_that_is_cut_in_a_transaction_keeps_nothing(
 
     with pytest.raises(StoreUnavailable, match=r"shut down|closed|lost"):
         cut_off("ab")
-    with pytest.raises(StoreUnavailable, match="kept or not"):
+    with pytest.raises(StoreOutcomeUnknown, match="kept or not"):
         cut_off("a")
     with store.transaction() as tx:
         assert tx.queued() == 0
@@ -263,7 +302,7 @@ def test_a_lock_that_is_not_given_in_time_ends_in_a_sentence(postgres_url: str, 
     hasty = open_store(postgres_url, clock=SystemClock(), lock_timeout_seconds=0.05)
     with store.transaction() as tx:
         assert tx.reservation("a") is None
-        with pytest.raises(StoreUnavailable, match="locked by another program"), hasty.transaction() as other:
+        with pytest.raises(StoreBusy, match="locked by another program"), hasty.transaction() as other:
             other.reservation("a")
     hasty.close()
 

@@ -185,7 +185,7 @@ def test_even_the_owner_is_kept_from_changing_records_by_mistake(shop: Shop) -> 
     for table in ("cagg_entry", "cagg_leaf", "cagg_tile", "cagg_checkpoint", "cagg_journal"):
         column = {"cagg_journal": "d_held = 0"}.get(table, "log_id = 1")
         for verb in ("DELETE FROM {}", "TRUNCATE {}", "UPDATE {} SET {}"):
-            with pytest.raises(StoreUnavailable, match="append-only"), shop.owner.transaction() as tx:
+            with pytest.raises(StoreUnavailable, match=r"append-only|foreign key"), shop.owner.transaction() as tx:
                 tx.connection.execute(text(verb.format(table, column)))  # type: ignore[attr-defined]
 
 
@@ -202,7 +202,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"d_held": 1, "kind": "settle"}, "give back more"),
     ({"d_held": -41}, "give back more"),
     ({"d_held": -1, "request_key": "another"}, "give back more"),
-    ({"d_spent": -1}, "breaks one of its rules"),
+    ({"d_spent": -1}, "take back more"),
+    ({"d_spent": -1, "kind": "settle", "request_key": "paid"}, "take back more"),
+    ({"d_spent": -6, "kind": "late_settle", "request_key": "paid"}, "take back more"),
+    ({"d_spent": -1, "kind": "late_settle"}, "take back more"),
     ({"kind": "gift"}, "contradicts"),
 ]
 
@@ -210,12 +213,57 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_the_function_refuses_what_no_gate_would_post(shop: Shop) -> None:
     with shop.writer.transaction() as tx:
         ask(tx, "a", LEAF, 40)
+    with shop.writer.transaction() as tx:
+        ask(tx, "paid", LEAF, 5)
+        epoch = reservations.start(tx, "paid").lease_epoch
+        reservations.settle(tx, "paid", epoch, {Unit.CARBON: 5})
+    with pytest.raises(StoreUnavailable, match="give back more"), shop.writer.transaction() as tx:
+        tx.post(_row(shop, request_key="paid", d_held=-5))  # its row of holds is still there, to be read
     for changes, why in REFUSED:
         row = _row(shop, **changes)
         with pytest.raises((ReservationConflict, StoreUnavailable), match=why), shop.writer.transaction() as tx:
             tx.post(row)
     with shop.reader.snapshot() as tx:
         assert reservations.audit(tx) == ()
+
+
+def test_holds_are_what_the_journal_says(shop: Shop) -> None:
+    with shop.writer.transaction() as tx:
+        stored, _ = ask(tx, "a", LEAF, 40)
+    assert stored is not None
+    more = tuple(replace(hold, amount=hold.amount + 1) for hold in stored.holds)
+    for holds in (more, stored.holds[:1], ()):
+        with pytest.raises(StoreUnavailable, match="journal"), shop.writer.transaction() as tx:
+            tx.put_reservation(replace(stored, holds=holds))
+    with shop.reader.snapshot() as tx:
+        assert reservations.audit(tx) == ()
+
+
+def test_a_column_that_a_later_version_adds_is_left_to_its_default(
+    shop: Shop, postgres: LocalPostgres, postgres_url: str
+) -> None:
+    for table in ("cagg_reservation", "cagg_budget"):
+        postgres.execute(f"ALTER TABLE {table} ADD COLUMN later integer NOT NULL DEFAULT 7", url=postgres_url)
+    with shop.maintainer.transaction() as tx:
+        set_budget(tx, budget("later", 60))
+    with shop.writer.transaction() as tx:
+        assert ask(tx, "a", "later", 40)[0] is not None
+
+
+def test_a_gate_that_queues_an_entry_again_does_not_stop_the_sequencer(shop: Shop) -> None:
+    with shop.writer.transaction() as tx:
+        entry = append(tx, draft("a"))
+    queued = "INSERT INTO cagg_queue (log_id, entry_id, leaf_hash, queued_us) VALUES (1, '{}', '\\x00', 1)"
+    for name in (entry.entry_id, "nobody"):
+        with pytest.raises(StoreUnavailable, match="breaks one of its rules"), shop.writer.transaction() as tx:
+            tx.connection.execute(text(queued.format(name)))  # type: ignore[attr-defined]
+    with shop.maintainer.transaction() as tx:
+        assert sequence(tx) == 1
+    with shop.writer.transaction() as tx:
+        tx.connection.execute(text(queued.format(entry.entry_id)))  # type: ignore[attr-defined]
+        append(tx, draft("b"))
+    with shop.maintainer.transaction() as tx:
+        assert [sequence(tx, 1), sequence(tx, 1), tx.queued(), tx.tree_size()] == [1, 0, 0, 2]
 
 
 def test_what_may_pass_a_limit_is_booked_and_a_refusal_leaves_the_transaction_usable(shop: Shop) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cagg.errors import ConfigurationError, InvalidInput, StoreUnavailable
+from cagg.errors import ConfigurationError, InvalidInput, StoreBusy, StoreUnavailable
 from cagg.ledger.entry import append
 from cagg.store import tables
 from cagg.store.engine import CreateMode, open_store
@@ -62,9 +62,23 @@ def test_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.Monk
     assert path_of_url("~/b.db") == tmp_path / "home" / "b.db"
 
 
+MISSPELT = ["postgres:bob:secret@host/db", "postgresql+psycopg:/bob:secret@host/db", "bob:secret@host/db"]
+"""Would each become a file that is named after the password."""
+
+
 @pytest.mark.parametrize(
     "url",
-    ["", "  ", "sqlite://", "sqlite:///", "sqlite:///:memory:", "mysql://u:secret@h/d", "sqlite:////a?x=1", "a\0b"],
+    [
+        "",
+        "  ",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:///:memory:",
+        "mysql://u:secret@h/d",
+        "sqlite:////a?x=1",
+        "a\0b",
+        *MISSPELT,
+    ],
 )
 def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
@@ -313,7 +327,7 @@ def foreign_lock(path: Path) -> Iterator[int]:
 
 def test_a_writer_waits_only_so_long_and_names_the_file(path: Path, foreign_lock: int) -> None:
     store = reopened(path, lock_timeout_seconds=0.05)
-    with pytest.raises(StoreUnavailable, match=r"store\.db\.lock.*fuser"), store.transaction():
+    with pytest.raises(StoreBusy, match=r"store\.db\.lock.*fuser"), store.transaction():
         pass
     with store.snapshot() as tx:
         assert tx.tree_size() == 3
@@ -361,7 +375,7 @@ def test_a_program_that_ignores_the_lock_file_makes_writers_give_up(
     rude = sqlite3.connect(path, isolation_level=None)
     rude.execute("BEGIN IMMEDIATE")
     store = reopened(path)
-    with pytest.raises(StoreUnavailable, match="locked by another program"), store.transaction():
+    with pytest.raises(StoreBusy, match="locked by another program"), store.transaction():
         pass
     rude.execute("ROLLBACK")
     rude.close()

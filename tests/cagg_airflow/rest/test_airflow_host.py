@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import pytest
 
 from cagg.pastruns import HistoryOptions
@@ -126,6 +127,18 @@ def test_after_some_silence_the_others_are_not_asked(monkeypatch: pytest.MonkeyP
         assert silent.run_state("x", reference()) is RunState.UNKNOWN
         waited.append(clock.now() > before)
     assert waited == [True, True, True, False, False]
+
+
+def test_it_closes_what_it_opened_and_opens_it_again(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[object] = []
+    real = httpx.Client.close
+    monkeypatch.setattr(httpx.Client, "close", lambda self: (closed.append(self), real(self)))
+    with AirflowRuns(ApiSettings(url=url, token="good-token")) as runs:
+        first = runs.run_state("x", reference())
+    assert len(closed) == 1
+    assert runs.run_state("x", reference()) is first
+    runs.close()
+    assert len(closed) == 2
 
 
 def test_inside_a_task_the_task_sdk_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from airflow.sdk import DAG
 from airflow.sdk.module_loading import import_string
 
-from cagg.errors import InvalidInput
+from cagg.errors import HostUnavailable, InvalidInput, StoreUnavailable
 from cagg_airflow.compat import AirflowFailException, AirflowSensorTimeout, AirflowSkipException, TaskDeferred
 from cagg_airflow.sensors import CarbonBudgetSensor, CarbonIntensitySensor
 
@@ -79,6 +79,18 @@ def test_what_cannot_be_awaited_fails_without_a_retry(site: Any) -> None:
         sensor(zone="Atlantis").execute(CONTEXT)
     with pytest.raises(InvalidInput, match="explode"):
         sensor(on_timeout="explode")
+
+
+@pytest.mark.parametrize("problem", [HostUnavailable("no answer."), StoreUnavailable("down.")])
+def test_what_may_pass_is_left_to_airflows_retries(
+    site: Any, monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
+    def opened() -> Any:
+        raise problem
+
+    monkeypatch.setattr("cagg_airflow.opening.open_gate", opened)
+    with pytest.raises(type(problem)):
+        sensor().execute(CONTEXT)
 
 
 def test_it_passes_while_cagg_is_off(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from cagg.errors import IntensityUnavailable, StoreUnavailable
+from cagg.errors import ConfigurationError, HostUnavailable, IntensityUnavailable, InvalidInput, StoreUnavailable
 from cagg.records import ReservationState
 from cagg.request import GateOptions, HostProfile, Request, RequestIdentity
 from cagg.testing.intensity import series_of
 from cagg.verdict import Defer
 from cagg.windows import to_epoch_ms
-from cagg_airflow import asking, waiting
-from cagg_airflow.naming import identity_payload
+from cagg_airflow import asking, opening, sharing, waiting
+from cagg_airflow.naming import identity_from, identity_payload
 from cagg_airflow.triggers import BudgetTrigger, GateTrigger, WindowTrigger
 
 NOW = datetime.fromisoformat("2026-11-23T22:00:00+00:00")
@@ -138,6 +138,75 @@ def test_a_store_that_is_down_does_not_fail_the_kill(
     with caplog.at_level("WARNING", logger="cagg"):
         killed(with_identity(waiting_request(site)))
     assert "maintain" in caplog.text
+
+
+def test_a_payload_that_cannot_be_used_does_not_fail_the_kill(site: Any, caplog: pytest.LogCaptureFixture) -> None:
+    trigger = gate_trigger(until=HOUR)
+    trigger.identity = {"host": "airflow", "ordinal": "many"}
+    with caplog.at_level("WARNING", logger="cagg"):
+        killed(trigger)
+    assert len(caplog.records) == 1
+    assert caplog.records[0].exc_info is None
+    with pytest.raises(InvalidInput, match="names no request"):
+        identity_from({"host": "airflow", "root_run_id": "d/r", "task_key": "d/t", "attempt": None})
+
+
+# ---- an Airflow or a store that does not answer --------------------------------------------------------------------
+
+
+def silent_until(site: Any, monkeypatch: pytest.MonkeyPatch, end: timedelta, problem: Exception) -> None:
+    def opened() -> Any:
+        if site.clock.now() < NOW + end:
+            raise problem
+        return site.gate
+
+    monkeypatch.setattr(opening, "open_gate", opened)
+
+
+@pytest.mark.parametrize("problem", [HostUnavailable("no answer."), StoreUnavailable("down.")])
+def test_a_look_up_that_fails_for_a_while_delays_the_sensors_only(
+    site: Any, monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
+    silent_until(site, monkeypatch, timedelta(minutes=5), problem)
+
+    async def one() -> Any:
+        return (await anext(window(duration=None, below="310 g/kWh").run())).payload["status"]
+
+    assert site.together(*[one] * 50) == ["due"] * 50
+    assert site.clock.now() - NOW < timedelta(minutes=60)
+    site.budget("acme/ml", "2 kWh/day")
+    assert site.fire(budget())["status"] == "due"
+
+
+@pytest.mark.parametrize("changes", [{"timeout_seconds": 1800.0, "max_wait": None}, {"max_wait": "30m"}])
+def test_an_airflow_that_stays_silent_ends_the_wait_at_its_deadline(
+    site: Any, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    silent_until(site, monkeypatch, 9 * HOUR, HostUnavailable("no answer."))
+    event = site.fire(budget(**changes))
+    assert event["status"] == "deadline"
+    assert "no answer" in event["message"]
+    assert site.clock.now() == NOW + timedelta(minutes=30)
+
+
+def test_wrong_settings_are_not_asked_again(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent_until(site, monkeypatch, HOUR, ConfigurationError("wrong."))
+    assert site.fire(window())["status"] == "refused"
+    assert site.slept == []
+
+
+def test_a_look_that_was_cut_off_is_not_handed_on(site: Any) -> None:
+    async def run() -> Any:
+        shared = sharing.shared()
+        first = asyncio.create_task(shared.components())
+        await asyncio.sleep(0)
+        for flight in shared._flights.values():
+            flight.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        return await shared.components()
+
+    assert asyncio.run(run()) is site.gate.components
 
 
 # ---- windows ------------------------------------------------------------------------------------------------------
@@ -264,6 +333,27 @@ def test_a_thousand_triggers_ask_the_source_once_per_vintage(site: Any) -> None:
     asked = [point.start for _, point in site.source.calls]
     assert len(asked) <= 1 + (site.clock.now() - NOW) / timedelta(minutes=30)
     assert all(later - earlier >= timedelta(minutes=30) for earlier, later in pairwise(asked))
+
+
+def test_sensors_of_one_zone_share_one_look_however_far_they_see(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cagg.steps import outlook
+
+    real, reaches = outlook.look_ahead, []
+
+    def look(parts: Any, zone: str, until: datetime, **known: Any) -> Any:
+        reaches.append(until - NOW)
+        return real(parts, zone, until, **known)
+
+    monkeypatch.setattr(outlook, "look_ahead", look)
+
+    async def run() -> None:
+        shared, parts = sharing.shared(), site.gate.components
+        for hours in (6, 40, 60, 100, 50, 6):
+            await shared.forecast(parts, "fake:GB", NOW + hours * HOUR)
+        await asyncio.gather(*(shared.forecast(parts, "fake:GB", NOW + hours * HOUR) for hours in range(90, 130)))
+
+    asyncio.run(run())
+    assert reaches == [48 * HOUR, 60 * HOUR, 100 * HOUR, 129 * HOUR]
 
 
 def test_a_trigger_that_is_cancelled_leaves_the_look_to_the_others(site: Any) -> None:

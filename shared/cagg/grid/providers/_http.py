@@ -6,12 +6,12 @@ Retried are only failures that may pass by themselves: no connection, a broken o
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -22,8 +22,9 @@ from cagg.secret import Secret
 
 if TYPE_CHECKING:
     import httpx
+    from stamina.instrumentation import RetryHook
 
-__all__ = ["HttpPolicy", "JsonSource", "Refused", "check_url"]
+__all__ = ["HttpPolicy", "JsonSource", "Refused"]
 
 _RETRYING: ContextVar[bool] = ContextVar("cagg_http_retrying", default=False)
 _LEAST_SECONDS = 0.05
@@ -51,19 +52,6 @@ class HttpPolicy:
             raise ConfigurationError("a grid timeout must be longer than zero and finite; correct grid.timeout.")
         if self.attempts < 1 or self.max_bytes < 1:
             raise ConfigurationError("attempts and the size limit of a grid source must be at least 1.")
-
-
-def check_url(url: str, setting: str) -> str:
-    """Return a base URL without a trailing slash; raises ConfigurationError unless it is http(s) with a host."""
-    try:
-        parts = urlsplit(url.strip())
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and not parts.query and not parts.fragment
-        _ = parts.port
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ConfigurationError(f"{setting} must be an address such as https://example.org, got {url!r}.")
-    return url.strip().rstrip("/")
 
 
 class Refused(IntensityUnavailable):
@@ -335,22 +323,21 @@ def _our_retries() -> Iterator[None]:
         _RETRYING.reset(token)
 
 
+@cache
 def _retrying() -> ModuleType:
-    """Load stamina on first use, and keep its warnings about *our* retries out of other people's logs.
+    """Load stamina on first use, and keep its words about *our* retries out of other people's logs and terminals.
 
     They carry a bare event name, and the chain's steps already say what failed and how often it was tried. Retries of
-    other code that uses stamina are logged as ever.
+    other code that uses stamina are reported as ever.
     """
     import stamina
+    from stamina.instrumentation import get_on_retry_hooks, set_on_retry_hooks
 
-    log = logging.getLogger("stamina")
-    if _not_ours not in log.filters:
-        log.addFilter(_not_ours)
+    def quiet(hook: RetryHook) -> RetryHook:
+        return lambda details: None if _RETRYING.get() else hook(details)
+
+    set_on_retry_hooks([quiet(hook) for hook in get_on_retry_hooks()])
     return stamina
-
-
-def _not_ours(_: logging.LogRecord) -> bool:
-    return not _RETRYING.get()
 
 
 def _refuse_constant(text: str) -> None:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from cagg.errors import IntensityUnavailable
+from cagg.grid.providers._addresses import check_carries_secret, check_no_user, check_url
 from cagg.grid.providers._electricity_maps_answers import STEP, Answer, allowed_zones, read_answer
-from cagg.grid.providers._http import HttpPolicy, JsonSource, Refused, check_url
+from cagg.grid.providers._http import HttpPolicy, JsonSource, Refused
 from cagg.grid.zones import CONVENTIONS, KINDS, ZoneEntry, zones_of
 from cagg.intensity import IntensityPoint, IntensitySeries, Zone
 from cagg.ports import Clock
@@ -87,6 +88,7 @@ class ElectricityMapsProvider:
         transport: httpx.BaseTransport | None = None,
         async_transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        check_no_user(base_url, "grid.electricity_maps.url")
         address = check_url(base_url, "grid.electricity_maps.url")
         pinned = re.search(r"/(v[34])$", address)
         self.convention = replace(CONVENTIONS[self.name], basis=basis)
@@ -97,6 +99,7 @@ class ElectricityMapsProvider:
         self._clock = clock
         self._source = None
         if token is not None:
+            check_carries_secret(address, "grid.electricity_maps.url")
             self._source = JsonSource(
                 name=self.name,
                 base_url=address if pinned is None else address[: pinned.start()],

@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cagg.errors import IntensityUnavailable
-from cagg.grid.providers._http import HttpPolicy, JsonSource, check_url
+from cagg.grid.providers._addresses import check_url
+from cagg.grid.providers._http import HttpPolicy, JsonSource
 from cagg.grid.providers._neso_answers import BLOCK, Block, read_blocks
 from cagg.grid.zones import CONVENTIONS, KINDS, ZoneEntry, zones_of
 from cagg.intensity import IntensityPoint, IntensitySeries, Zone

@@ -159,9 +159,15 @@ BEGIN
                     AND found.held::numeric + found.spent + item.d_held > found.limit_amount::numeric + found.extra THEN
                 RETURN jsonb_build_object('over', item.allotment_id);
             END IF;
-        ELSIF item.d_held < 0 AND -item.d_held > coalesce((SELECT h.amount FROM cagg_hold h
-                WHERE h.request_key = item.request_key AND h.allotment_id = item.allotment_id), 0) THEN
+        ELSIF item.d_held < 0 AND -item.d_held > (SELECT coalesce(sum(j.d_held), 0) FROM cagg_journal j
+                WHERE j.request_key = item.request_key AND j.allotment_id = item.allotment_id) THEN
             RETURN jsonb_build_object('unheld', item.allotment_id);
+        END IF;
+        -- only what turns up after an expiry may cost less than was charged then, and no less than nothing
+        IF item.d_spent < 0 AND (item.kind <> 'late_settle' OR
+                -item.d_spent > (SELECT coalesce(sum(j.d_spent), 0) FROM cagg_journal j
+                    WHERE j.request_key = item.request_key AND j.allotment_id = item.allotment_id)) THEN
+            RETURN jsonb_build_object('unspent', item.allotment_id);
         END IF;
     END LOOP;
     INSERT INTO cagg_journal (allotment_id, request_key, kind, d_held, d_spent, d_overrun, at_us)
@@ -182,7 +188,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = @PATH AS $$
 DECLARE
     wanted cagg_reservation := jsonb_populate_record(NULL::cagg_reservation, value);
 BEGIN
-    INSERT INTO cagg_reservation SELECT wanted.*
+    INSERT INTO cagg_reservation (request_key, {", ".join(_RESERVATION_COLUMNS)}, run_reference)
+        SELECT wanted.request_key, {", ".join(f"wanted.{name}" for name in _RESERVATION_COLUMNS)}, wanted.run_reference
         ON CONFLICT (request_key) DO UPDATE SET
         {", ".join(f"{name} = EXCLUDED.{name}" for name in _RESERVATION_COLUMNS)},
         run_reference = coalesce(EXCLUDED.run_reference, cagg_reservation.run_reference);
@@ -196,6 +203,16 @@ BEGIN
         SELECT wanted.request_key, w.allotment_id, w.unit, w.amount
         FROM jsonb_to_recordset(value -> 'holds') AS w(allotment_id bigint, unit text, amount bigint)
         ON CONFLICT (request_key, allotment_id) DO UPDATE SET unit = EXCLUDED.unit, amount = EXCLUDED.amount;
+    -- one that has ended keeps what it held, to be read
+    IF wanted.state IN ('waiting', 'running') AND EXISTS (
+            SELECT 1 FROM (SELECT k.allotment_id, k.amount FROM cagg_hold k
+                WHERE k.request_key = wanted.request_key) AS h
+            FULL JOIN (SELECT j.allotment_id, sum(j.d_held) AS amount FROM cagg_journal j
+                WHERE j.request_key = wanted.request_key GROUP BY j.allotment_id) AS j USING (allotment_id)
+            WHERE coalesce(h.amount, 0) <> coalesce(j.amount, 0)) THEN
+        RAISE EXCEPTION 'request % would hold something else than its journal says', left(wanted.request_key, 12)
+            USING ERRCODE = 'CG002';
+    END IF;
 END $$"""
 
 _DUE = f"""
@@ -224,7 +241,11 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = @PATH AS $$
 DECLARE
     wanted cagg_budget := jsonb_populate_record(NULL::cagg_budget, value);
 BEGIN
-    INSERT INTO cagg_budget SELECT wanted.* ON CONFLICT DO NOTHING;
+    INSERT INTO cagg_budget (path, unit, period, version, time_zone, limit_amount, mode,
+            unknown_intensity_milligrams_per_kwh, created_us)
+        SELECT wanted.path, wanted.unit, wanted.period, wanted.version, wanted.time_zone, wanted.limit_amount,
+            wanted.mode, wanted.unknown_intensity_milligrams_per_kwh, wanted.created_us
+        ON CONFLICT DO NOTHING;
     RETURN FOUND;
 END $$"""
 
