@@ -84,7 +84,7 @@ class Stand:
         with get_client(sync_client=True) as client:
             return [(state.name, state.timestamp) for state in client.read_flow_run_states(run_id)]
 
-    def wait_for(self, run_id: UUID, name: str, timeout_seconds: float = 90.0) -> FlowRun:
+    def wait_for(self, run_id: UUID, name: str, timeout_seconds: float = 200.0) -> FlowRun:
         """Wait until the run is in a state of that name; a run that ends otherwise fails the test at once."""
 
         def look() -> FlowRun | None:

@@ -47,7 +47,8 @@ def _counters(stand: Any) -> tuple[int, int]:
 def test_deferred_run_frees_its_slot_and_is_recorded_unforgeably(stand: Any, tmp_path: Path) -> None:
     marker = tmp_path / "pids"
     held_before, _ = _counters(stand)
-    stand.configure([_DIRTY] * 3 + [_CLEAN] * 12 + [_DIRTY] * 60)
+    # 90 s of dirty hours: time for another run to start and end on a slow machine
+    stand.configure([_DIRTY] * 6 + [_CLEAN] * 12 + [_DIRTY] * 60)
     night = stand.start("nightly", marker=str(marker))
     deferred = stand.wait_for(night, AWAITING_GREEN_WINDOW)
     assert deferred.state.is_scheduled()
@@ -132,7 +133,7 @@ def test_killed_run_is_charged_once_its_lease_has_ended(stand: Any, tmp_path: Pa
     marker = tmp_path / "pid"
     run_id = stand.start("endless", marker=str(marker))
     pid = int(
-        until("the flow to start", lambda: marker.read_text() if marker.exists() else None, timeout_seconds=60) or 0
+        until("the flow to start", lambda: marker.read_text() if marker.exists() else None, timeout_seconds=200) or 0
     )
     assert pid > 1
     os.kill(pid, signal.SIGKILL)
