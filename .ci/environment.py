@@ -23,7 +23,7 @@ SOURCES = ("shared", "cagg_prefect", "cagg_airflow", "pyproject.toml", "README.m
 
 ENVIRONMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     # name: (extras, dependency groups)
-    "core": (("postgres",), ("build", "lint", "test")),
+    "core": (("postgres",), ("build", "lint", "test", "bench")),
     "prefect": (("prefect", "postgres"), ("build", "types", "test", "examples")),
     "airflow": (("airflow", "postgres"), ("build", "types", "test", "examples")),
     "demo": (("prefect",), ("build", "examples")),

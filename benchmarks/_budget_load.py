@@ -146,7 +146,8 @@ def our_cycle(store: Store, path: str) -> None:
         reservations.start(tx, key, expected_power_milliwatts=1_000)
     with store.transaction() as tx:
         done = reservations.settle(tx, key, 1, {Unit.CARBON: AMOUNT // 2})
-        body = {"state": str(done.state), "carbon_micrograms": str(done.amounts[Unit.CARBON])}
+        charged = {"carbon": str(done.amounts[Unit.CARBON])}
+        body = {"outcome": str(done.state), "measurement_id": None, "charged": charged}
         append(tx, EntryDraft(kind=EntryKind.SETTLEMENT, request_key=key, ordinal=0, body=body))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from cagg.engine_run import EngineRun
 from cagg.errors import StoreUnavailable
 from cagg.request import GateOptions, HostProfile, Kind, OnDeny, Purpose, Request, RequestIdentity
 from cagg.verdict import Admit, Decision, Defer, Deny, Review
@@ -20,6 +21,8 @@ from cagg_airflow.compat import (
     AirflowSkipException,
     TaskDeferred,
     attempt_of,
+    bundle_of,
+    engine_version,
     push_xcom,
     schedule_of,
     task_logger,
@@ -125,6 +128,16 @@ def build_request(context: Mapping[str, Any], options: GateOptions) -> Request:
             dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=map_index, try_number=ti.try_number
         ),
         labels=labels,
+        engine_run=EngineRun(
+            engine=HOST,
+            engine_version=engine_version(),
+            deployment=bundle_of(ti),
+            workflow=ti.dag_id,
+            run_id=ti.run_id,
+            task_id=ti.task_id,
+            map_index=map_index if map_index >= 0 else None,
+            try_number=ti.try_number,
+        ),
     )
 
 
@@ -187,6 +200,8 @@ def _run(gate: Gate, decision: Decision, context: Mapping[str, Any], body: Calla
             task_logger().info("carbon gate: used %s", summary_line(run.summary))
             for note in run.summary.notes:
                 task_logger().info("carbon gate: %s", note)
+            if run.summary.checkpoint:
+                task_logger().info("%s", run.summary.checkpoint)
             push_xcom(context, READING_KEY, reading_xcom(decision, run.summary, handed_over=not complete))
     if leaving.signal is not None:
         raise leaving.signal

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from airflow.sdk import exceptions as sdk_exceptions
@@ -32,7 +34,9 @@ __all__ = [
     "AirflowSkipException",
     "TaskDeferred",
     "attempt_of",
+    "bundle_of",
     "configuration",
+    "engine_version",
     "find_connection",
     "is_mapped",
     "is_sensor",
@@ -141,6 +145,26 @@ def schedule_of(context: Mapping[str, Any]) -> tuple[datetime | None, str | None
     if name == "UTC" and getattr(dag, "schedule", None) is None:
         name = None
     return start, name
+
+
+@cache
+def engine_version() -> str | None:
+    """Return the version of Airflow; of its task SDK where only that is installed; None when neither says it."""
+    for distribution in ("apache-airflow-core", "apache-airflow", "apache-airflow-task-sdk"):
+        try:
+            return version(distribution)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def bundle_of(ti: Any) -> str | None:
+    """Return the DAG bundle that a task instance was loaded from, ``name@version``; None where Airflow does not say."""
+    bundle = getattr(ti, "bundle_instance", None)  # airflow.sdk.execution_time.task_runner.RuntimeTaskInstance, 3.2
+    name, revision = getattr(bundle, "name", None), getattr(bundle, "version", None)
+    if not isinstance(name, str):
+        return None
+    return f"{name}@{revision}" if isinstance(revision, str) else name
 
 
 def is_mapped(task: Any) -> bool:

@@ -161,6 +161,8 @@ class _SettleOperator(BaseOperator):
             task_logger().info("carbon gate: the group used %s", summary_line(summary))
             for note in summary.notes:
                 task_logger().info("carbon gate: %s", note)
+            if summary.checkpoint:
+                task_logger().info("%s", summary.checkpoint)
             told.append(group_xcom(summary))
         if told:
             push_xcom(context, READING_KEY, told[-1])

@@ -194,7 +194,7 @@ class Wish:
     def _sentence(self, outlook: Outlook, status: str) -> str:
         wanted = "the cleanest window" if self.below is None else f"at most {self.below}"
         if outlook.quality == "none":
-            why = f" ({'; '.join(outlook.steps)})" if outlook.steps else ""
+            why = f" ({'; '.join(step.rstrip('.') for step in outlook.steps)})" if outlook.steps else ""
             found = f"nothing is known of {self.zone}{why}, so nothing could be shifted"
         else:
             found = f"{outlook.now_intensity or 'an unknown intensity'} now in {self.zone} by {outlook.source}"

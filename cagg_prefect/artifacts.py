@@ -24,6 +24,8 @@ def report(decision: Decision, summary: RunSummary, *, artifact: bool) -> None:
     run_logger().info("carbon gate: used %s", _line(summary))
     for note in summary.notes:
         run_logger().info("carbon gate: %s", note)
+    if summary.checkpoint:
+        run_logger().info("%s", summary.checkpoint)
     if not artifact:
         return
     key = "carbon-" + (re.sub(r"[^a-z0-9]+", "-", decision.request.identity.task_key.lower()).strip("-") or "run")

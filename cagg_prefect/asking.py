@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import prefect
+
+from cagg.engine_run import EngineRun
 from cagg.errors import StoreUnavailable
 from cagg.request import GateOptions, HostProfile, OnDeny, Purpose, Request, RequestIdentity
 from cagg.verdict import Admit, Decision, Defer, Deny
@@ -90,8 +93,20 @@ def build_request(
     can_defer: bool,
     encloses_run: bool = False,
     labels: Mapping[str, str] | None = None,
+    try_number: int | None = None,
 ) -> Request:
-    """Put a request together; ``root`` is None outside of any flow run."""
+    """Put a request together.
+
+    Args:
+        subject: what is gated.
+        identity: which call.
+        root: None outside of any flow run.
+        can_defer: whether the call can be taken up again later.
+        encloses_run: whether the gate is around the whole run.
+        labels: names and ids for the record.
+        try_number: Prefect's own count of tries; None = the identity's attempt, which counts the tries of the flow runs
+            around it, too.
+    """
     if root is None:
         host = HostProfile(name=LOCAL, can_defer=can_defer)
     elif root.deployed:
@@ -106,6 +121,26 @@ def build_request(
         schedule_time_zone=root.time_zone if root is not None else None,
         encloses_run=encloses_run,
         labels={**(root.labels if root is not None else {}), **(labels or {})},
+        engine_run=_engine_run(subject, identity, root, labels or {}, try_number or identity.attempt),
+    )
+
+
+def _engine_run(
+    subject: Subject, identity: RequestIdentity, root: RootRun | None, labels: Mapping[str, str], try_number: int
+) -> EngineRun | None:
+    """Return what Prefect calls the run, for the record; None outside of Prefect."""
+    if identity.host != HOST:
+        return None
+    around = root.labels if root is not None else {}
+    return EngineRun(
+        engine=HOST,
+        engine_version=prefect.__version__,
+        deployment=around.get("deployment_id"),
+        workflow=around.get("flow"),
+        run_id=around.get("flow_run_id", identity.root_run_id),
+        task_id=labels.get("task")
+        or (None if root is not None else subject.name),  # no root: picked up by a task worker
+        try_number=try_number,
     )
 
 

@@ -57,7 +57,10 @@ class _FunctionGate:
             attempt=1 if root is None else root.attempt,
         )
         can_defer = root is None or not root.deployed or task is None
-        admission = ask(build_request(self.subject, identity, root, can_defer=can_defer), root)
+        within = {} if task is None else {"task": task.task.name}
+        tries = None if task is None else max(1, task.task_run.run_count)
+        request = build_request(self.subject, identity, root, can_defer=can_defer, labels=within, try_number=tries)
+        admission = ask(request, root)
         if isinstance(admission.decision.verdict, Admit):
             return admission
         if may_skip(admission.decision):

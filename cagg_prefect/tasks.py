@@ -71,7 +71,8 @@ class _Call:
             # Inside a task run nothing can be given back: its task run would stay in Running for ever.
             waits = request.host.can_defer and (self.root is None or not self.root.deployed)
             host = replace(request.host, can_defer=waits and context.task.timeout_seconds is None)
-            admission = ask(replace(request, identity=identity, host=host), None)
+            engine_run = request.engine_run and replace(request.engine_run, try_number=attempt)
+            admission = ask(replace(request, identity=identity, host=host, engine_run=engine_run), None)
             decision, gate = admission.decision, admission.gate
         self.entered = True
         if isinstance(decision.verdict, Admit):
@@ -217,7 +218,8 @@ class _GatedTask(GatedWork):
         )
         # the timeout of a flow that is no deployment's would end a wait in its body
         timed = not root.deployed and context.flow is not None and context.flow.timeout_seconds is not None
-        request = build_request(subject, identity, root, can_defer=not timed, labels={"task": subject.name})
+        labels = {"task": subject.name}
+        request = build_request(subject, identity, root, can_defer=not timed, labels=labels, try_number=1)
         return _Call(subject, request, root)
 
     def _bound(self, call: _Call) -> Any:

@@ -10,8 +10,9 @@ from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, dag, task
 
-MODELS = Path(os.environ.get("MODELS", tempfile.gettempdir()))
-"""Where train leaves the model for validate: a folder that all workers see."""
+import cagg
+
+MODELS = Path(os.environ.get("MODELS", tempfile.gettempdir()))  # train leaves the model there: all workers see it
 
 GATE = {"budget": "acme/ml/nightly", "finish_by": "06:00"}
 
@@ -29,8 +30,7 @@ def split() -> list[Any]:
     return list(train_test_split(images, digits, test_size=0.25, random_state=7, stratify=digits))
 
 
-# energy is what a real project's night would use: these digits alone are too small to be worth a wait. It counts
-# until the ledger has seen enough nights to know better, and may be left out.
+# energy is what a real project's night would use: these digits alone are too small to be worth a wait
 @task.carbon_aware(kind="training", energy="2 kWh", duration="20m", retries=1, **GATE)
 def train(run_id: str, params: dict[str, Any]) -> str:
     """Fit the model and return the path of its file."""
@@ -40,6 +40,8 @@ def train(run_id: str, params: dict[str, Any]) -> str:
     images, _, digits, _ = split()
     path = MODELS / f"nightly-{run_id}.joblib"
     joblib.dump(RandomForestClassifier(n_estimators=params["trees"], random_state=7).fit(images, digits), path)
+    if run := cagg.current_run():
+        run.add_output("digits-model", path, role="model")
     return str(path)
 
 
@@ -49,6 +51,8 @@ def validate(model: str, params: dict[str, Any]) -> float:
     import joblib
     from sklearn.metrics import accuracy_score, recall_score
 
+    if run := cagg.current_run():  # None while the gate is switched off
+        run.add_input("digits-model", Path(model), role="model")
     _, images, _, digits = split()
     predicted = joblib.load(model).predict(images)
     accuracy = float(accuracy_score(digits, predicted))

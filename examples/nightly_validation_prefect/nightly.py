@@ -10,6 +10,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import accuracy_score, recall_score
 from sklearn.model_selection import train_test_split
 
+import cagg
 from cagg_prefect import carbon_aware
 
 
@@ -21,6 +22,8 @@ class ValidationFailed(Exception):
 def split() -> list[Any]:
     """Load 1797 handwritten digits, which ship with scikit-learn, and keep a quarter for the validation."""
     images, digits = load_digits(return_X_y=True)
+    if run := cagg.current_run():
+        run.add_input("digits", images.tobytes() + digits.tobytes(), role="dataset")
     return list(train_test_split(images, digits, test_size=0.25, random_state=7, stratify=digits))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cagg.errors import CaggError, NotAdmitted
-    from cagg.gating import Gate, gate
+    from cagg.gating import Gate, current_run, gate
     from cagg.request import GateOptions
     from cagg.verdict import Admit, Decision, Defer, Deny, Review
 
@@ -26,6 +26,7 @@ __all__ = [
     "NotAdmitted",
     "Review",
     "__version__",
+    "current_run",
     "gate",
 ]
 
@@ -41,6 +42,7 @@ _HOME = {
     "GateOptions": "cagg.request",
     "NotAdmitted": "cagg.errors",
     "Review": "cagg.verdict",
+    "current_run": "cagg.gating",
     "gate": "cagg.gating",
 }
 

@@ -17,6 +17,7 @@ __all__ = [
     "CaggError",
     "ConfigurationError",
     "DeferralUnsupported",
+    "HelperLost",
     "HostUnavailable",
     "IdempotencyConflict",
     "IntensityUnavailable",
@@ -24,7 +25,9 @@ __all__ = [
     "LedgerDamaged",
     "MeterUnavailable",
     "MissingExtra",
+    "MustBeKept",
     "NotAdmitted",
+    "NotProven",
     "ReservationConflict",
     "SigningRefused",
     "StoreBusy",
@@ -90,12 +93,24 @@ class LedgerDamaged(CaggError):
     """The ledger's stored bytes contradict each other; run ``cagg ledger verify``."""
 
 
+class MustBeKept(CaggError):
+    """A personal value may not be deleted yet; the message says why and until when."""
+
+
+class NotProven(CaggError):
+    """What a proof was asked for is not so, or not signed yet; the message says which and what to do."""
+
+
 class SigningRefused(CaggError):
     """A checkpoint would contradict an earlier one; nothing was signed."""
 
 
 class DeferralUnsupported(CaggError):
     """The host cannot give its slot back here without repeating finished work; the message names the remedy."""
+
+
+class HelperLost(CaggError):
+    """A process that was started to help ended before its work was done; run it again, in one process if need be."""
 
 
 class HostUnavailable(CaggError):

@@ -24,13 +24,13 @@ from cagg.request import GateOptions, HostProfile, Request, RequestIdentity
 from cagg.settings import Mode, Settings
 from cagg.steps.outage import Outage
 from cagg.steps.recording import Recorder
-from cagg.steps.running import GatedRun
+from cagg.steps.running import GatedRun, current_run
 from cagg.steps.situation import complete, survey
 from cagg.steps.spooling import replay_spool
 from cagg.verdict import Admit, Decision, Defer
 from cagg.windows import format_duration
 
-__all__ = ["Gate", "gate", "wait_until"]
+__all__ = ["Gate", "current_run", "gate", "wait_until"]
 
 logger = logging.getLogger("cagg")
 
@@ -187,8 +187,11 @@ class _LocalGate(AbstractContextManager["GatedRun"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._run is not None:
-            self._run.__exit__(kind, error, trace)
+        if self._run is None:
+            return
+        self._run.__exit__(kind, error, trace)
+        if self._run.summary is not None and self._run.summary.checkpoint:
+            logger.info("%s", self._run.summary.checkpoint)
 
 
 def gate(

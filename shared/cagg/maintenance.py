@@ -1,10 +1,14 @@
-"""``cagg maintain``: replay, expire, reconcile with the hosts, fetch forecasts, sign. One pass is safe to repeat."""
+"""``cagg maintain``: replay, expire, give entries their places, reconcile with the hosts, fetch forecasts, sign.
+
+One pass is safe to repeat. Between the passes of ``--every`` entries go on getting their places
+(:func:`between_passes`).
+"""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import entry_points
@@ -12,25 +16,26 @@ from importlib.util import find_spec
 
 from cagg.budget import reservations
 from cagg.composition import Components
-from cagg.errors import CaggError, ConfigurationError, LedgerDamaged, SigningRefused
+from cagg.errors import CaggError, LedgerDamaged
 from cagg.grid.chain import GridQuality
-from cagg.ledger.checkpoint import sign_checkpoint, signer_for
 from cagg.ledger.entry import read_body
-from cagg.ledger.sequencer import sequence
+from cagg.ledger.lineage import entries_of_all_logs
 from cagg.ports import HostRuns, RunState
 from cagg.records import EntryKind, Reservation, ReservationState
 from cagg.steps.expiring import book_expired
+from cagg.steps.rolling import tend_logs
+from cagg.steps.sequencing import LONGEST_LAG, Sequencer, lag_of
 from cagg.steps.settlements import record_settlement
+from cagg.steps.signing import sign_and_publish
 from cagg.steps.spooling import replay_spool
-from cagg.windows import Window
+from cagg.windows import Window, format_duration
 
-__all__ = ["MaintenanceReport", "load_hosts", "maintain"]
+__all__ = ["MaintenanceReport", "between_passes", "load_hosts", "maintain"]
 
 logger = logging.getLogger("cagg")
 
 _FORECAST_REACH = timedelta(hours=48)
 _FORECAST_KEPT = timedelta(hours=48)
-_SEQUENCED_AT_ONCE = 4_096
 _DECISIONS_READ = 200
 """How many of the newest decisions are looked at for zones in use."""
 
@@ -41,23 +46,29 @@ class MaintenanceReport:
 
     Attributes:
         replayed: records brought in from the spool.
-        sequenced: entries that got their place in the tree (inline on SQLite, hence 0 there).
+        sequenced: entries that got their place in the tree since the last report (inline on SQLite, hence 0 there).
+        lag_seconds: how long the slowest of them had waited for it; None when none had to.
+        waiting: entries that wait for their place after the pass.
         expired: reservations that had ended and were charged, or released at zero.
         reconciled: waiting reservations whose run the host no longer has.
         forecasts: forecasts fetched.
-        signed_size: tree size of the checkpoint; None when nothing was signed.
+        signed_size: tree size of the newest checkpoint; None when nothing was signed.
+        newly_signed: True when this pass signed it; otherwise there was nothing new to sign.
         problems: what went wrong, one sentence each.
         notes: what went less well than it could, for example a grid source that did not answer: gates fall back then.
     """
 
     replayed: int
     sequenced: int
+    lag_seconds: float | None
+    waiting: int
     expired: int
     reconciled: int
     forecasts: int
     signed_size: int | None
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    newly_signed: bool = False
 
 
 def load_hosts(problems: list[str] | None = None) -> Mapping[str, HostRuns]:
@@ -76,12 +87,15 @@ def load_hosts(problems: list[str] | None = None) -> Mapping[str, HostRuns]:
     return hosts
 
 
-def maintain(components: Components, *, hosts: Mapping[str, HostRuns] | None = None) -> MaintenanceReport:
+def maintain(
+    components: Components, *, hosts: Mapping[str, HostRuns] | None = None, sequencer: Sequencer | None = None
+) -> MaintenanceReport:
     """Do one pass.
 
     Args:
         components: where to work.
         hosts: engines to ask about waiting runs; None = those that are installed.
+        sequencer: the one that also works between the passes; None = one of this pass's own.
 
     Raises:
         StoreUnavailable: the store is down; nothing was changed.
@@ -92,33 +106,61 @@ def maintain(components: Components, *, hosts: Mapping[str, HostRuns] | None = N
     problems.extend(spooled.set_aside)
     with components.store.transaction() as tx:
         expired = len(book_expired(tx, now=tx.now(), limit=1_000, pue_ppm=components.settings.pue_ppm))
-    sequenced = _sequence(components)
-    reconciled = _reconcile(components, load_hosts(problems) if hosts is None else hosts, notes)
-    fetched = _fetch(components, notes)
+    sequencer = Sequencer(components) if sequencer is None else sequencer
+    sequencer.drain()
+    asked = load_hosts(problems) if hosts is None else hosts
+    reconciled = _reconcile(components, asked, notes, keep_up=sequencer.keep_up)
+    fetched = _fetch(components, notes, keep_up=sequencer.keep_up)
+    notes.extend(tend_logs(components, problems))
+    sequencer.drain()
+    before = _newest_note(components)
+    signed_size = _sign(components, problems)
+    newly_signed = signed_size is not None and _newest_note(components) != before
+    sequencer.signed()
+    waiting = _waiting(components, problems)
+    sequenced, lag = sequencer.tally()
     return MaintenanceReport(
         replayed=spooled.replayed,
         sequenced=sequenced,
+        lag_seconds=None if lag is None else lag.total_seconds(),
+        waiting=waiting,
         expired=expired,
         reconciled=reconciled,
         forecasts=fetched,
-        signed_size=_sign(components, problems),
+        signed_size=signed_size,
         problems=tuple(problems),
         notes=tuple(notes),
+        newly_signed=newly_signed,
     )
 
 
-def _sequence(components: Components) -> int:
-    """Give all waiting entries their places, batch by batch, so that no transaction gets long."""
-    total = 0
-    while True:
-        with components.store.transaction() as tx:
-            done = sequence(tx, _SEQUENCED_AT_ONCE)
-        total += done
-        if done < _SEQUENCED_AT_ONCE:
-            return total
+def between_passes(components: Components, sequencer: Sequencer, *, seconds: float, say: Callable[[str], None]) -> None:
+    """Give entries their places as they come, and sign many new ones, until the next pass or the sequencer's stop.
+
+    Args:
+        components: where to work.
+        sequencer: the one of the passes.
+        seconds: how long.
+        say: gets a sentence when the store goes down, and when it is back.
+    """
+    sequencer.run(seconds, sign=lambda: _sign(components, []), say=say)  # the next pass tells why it was refused
 
 
-def _reconcile(components: Components, hosts: Mapping[str, HostRuns], notes: list[str]) -> int:
+def _waiting(components: Components, problems: list[str]) -> int:
+    """Return how many entries wait for their place although all were to get one; a long wait is a problem."""
+    with components.store.snapshot() as tx:
+        lag = lag_of(tx)
+    if lag.oldest is not None and lag.oldest > LONGEST_LAG:
+        problems.append(
+            f"{lag.waiting} entries still wait for their place in the log, the oldest for "
+            f"{format_duration(lag.oldest)}; look whether another `cagg maintain` hangs, then run `cagg ledger verify`."
+        )
+    return lag.waiting
+
+
+def _reconcile(
+    components: Components, hosts: Mapping[str, HostRuns], notes: list[str], *, keep_up: Callable[[], None]
+) -> int:
     """Release waiting reservations whose run was deleted or ended by hand. The hosts are asked outside of a lock.
 
     Meanwhile the same request may have been asked again, by a run that was started anew: what that holds is not what
@@ -135,6 +177,7 @@ def _reconcile(components: Components, hosts: Mapping[str, HostRuns], notes: lis
             over.append(item)
         elif state is RunState.UNKNOWN:
             silent[item.host] += 1
+        keep_up()
     notes.extend(
         f"could not ask {name} about {count} waiting runs; their holds lapse at deadline + 15 min; check its address "
         "and credentials"
@@ -160,22 +203,30 @@ def _is_judged(now_known: Reservation, judged: Reservation) -> bool:
     )
 
 
-def _fetch(components: Components, notes: list[str]) -> int:
+def _fetch(components: Components, notes: list[str], *, keep_up: Callable[[], None]) -> int:
     """Fill the shared forecast cache, so that workers without internet can plan; returns how many were fetched."""
-    return sum(_fetch_zone(components, zone_name, notes) for zone_name in sorted(_zones(components)))
+    fetched = 0
+    for zone_name, why in sorted(_zones(components).items()):
+        found: list[str] = []
+        fetched += _fetch_zone(components, zone_name, found)
+        notes.extend(f"zone {zone_name} ({why}): {text}" for text in found)
+        keep_up()
+    return fetched
 
 
-def _zones(components: Components) -> set[str]:
-    """Zones worth a forecast: the configured one, and those that gates named lately."""
-    zones = {components.settings.zone} if components.settings.zone is not None else set()
+def _zones(components: Components) -> dict[str, str]:
+    """Zones worth a forecast, and why: the configured one, and those that gates named lately."""
+    configured = components.settings.zone
+    zones = {} if configured is None else {configured: "of the settings"}
     with components.store.snapshot() as tx:
-        for entry in tx.entries(kind=EntryKind.DECISION, newest_first=True, limit=_DECISIONS_READ):
+        for entry in entries_of_all_logs(tx, kind=EntryKind.DECISION, newest_first=True, limit=_DECISIONS_READ):
             try:
-                named = (read_body(tx, entry).get("request") or {}).get("zone")
+                request = read_body(tx, entry).get("request")
             except LedgerDamaged:
                 continue  # `cagg ledger verify` tells that; it does not keep the others' forecasts from being fetched
-            if named is not None:
-                zones.add(named)
+            named = request.get("zone") if isinstance(request, Mapping) else None
+            if isinstance(named, str):
+                zones.setdefault(named, f"a gate named it, last on {entry.recorded_at:%Y-%m-%d}")
     return zones
 
 
@@ -203,15 +254,17 @@ def _fetch_zone(components: Components, zone_name: str, notes: list[str]) -> int
     return len(fetched)
 
 
-def _sign(components: Components, problems: list[str]) -> int | None:
-    """Sign a checkpoint with the key in ``home/keys``, made at the first pass."""
+def _newest_note(components: Components) -> str | None:
+    """Return the newest checkpoint of the log that grows; None without a readable one."""
     try:
         with components.store.snapshot() as tx:
-            if tx.tree_size() == 0:
-                return None
-            signer = signer_for(tx, components.settings.home / "keys")
-        with components.store.transaction() as tx:
-            return sign_checkpoint(tx, signer).size
-    except (SigningRefused, ConfigurationError) as error:
-        problems.append(str(error))
-        return None
+            last = tx.last_checkpoint()
+    except LedgerDamaged:
+        return None  # signing tells it
+    return None if last is None else last.note
+
+
+def _sign(components: Components, problems: list[str]) -> int | None:
+    """Sign and publish a checkpoint; returns its size, None when nothing was signed."""
+    checkpoint = sign_and_publish(components, problems)
+    return None if checkpoint is None else checkpoint.size

@@ -12,12 +12,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from cagg.entries import Entry, EntryKind, Log, PrivateValue
 from cagg.intensity import IntensitySeries, Zone
 from cagg.pastruns import HistoryOptions, PastPipeline, PastRun
 from cagg.provenance import Convention, Grade, IntensityKind
-from cagg.records import Allotment, Budget, Entry, EntryKind, Reservation
+from cagg.records import Allotment, Budget, Reservation
+from cagg.rows import AuditRow, Checkpoint, HistoryPoint, JournalRow, StoredForecast
 from cagg.windows import Window
 
 __all__ = [
@@ -184,85 +186,6 @@ class Signer(Protocol):
 # ---- store --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """A signed tree head as stored: size, root (32 bytes) and the signed note's text."""
-
-    size: int
-    root: bytes
-    note: str
-    created_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditRow:
-    """One leaf beside what is stored for its entry, unchecked: any field may have been tampered with.
-
-    Attributes:
-        index, entry_id, leaf_hash: the leaf.
-        idempotency_key, body, entry_leaf_hash: the entry; None when it is missing.
-        columns: the entry's cached columns; None when it is missing.
-    """
-
-    index: int
-    entry_id: str
-    leaf_hash: bytes
-    idempotency_key: bytes | None
-    body: bytes | None
-    entry_leaf_hash: bytes | None
-    columns: Mapping[str, str | int | None] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryPoint:
-    """One past run of a task, from the ledger.
-
-    Attributes:
-        energy_millijoules: None when it could not be measured.
-        duration_ms: wall time.
-        completed: False for a run that failed or died: a lower bound of what a full run needs.
-        started_at: when it started.
-    """
-
-    energy_millijoules: int | None
-    duration_ms: int
-    completed: bool
-    started_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredForecast:
-    """A cached series: encoded bytes are opaque to the store."""
-
-    provider: str
-    zone: str
-    convention: str
-    fetched_at: datetime
-    start: datetime
-    end: datetime
-    digest: str
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JournalRow:
-    """One change of an allotment's counters; insert only. Counters equal the journal's sums.
-
-    Attributes:
-        kind: hold, amend, settle, release, expire, late_settle or limit.
-        request_key: whose; empty for changes of the limit.
-        d_held, d_spent, d_overrun: signed changes in the allotment's unit.
-    """
-
-    allotment_id: int
-    request_key: str
-    kind: str
-    d_held: int
-    d_spent: int
-    d_overrun: int
-    at: datetime
-
-
 class LedgerRows(Protocol):
     """Rows of the ledger. Insert only, except the queue.
 
@@ -274,18 +197,27 @@ class LedgerRows(Protocol):
     sequences_inline: bool
 
     def entry_by_key(self, idempotency_key: bytes) -> Entry | None:
-        """Return the entry with this key."""
+        """Return the entry with this key, of this log or of one before it."""
+        ...
+
+    def entries_by_keys(self, idempotency_keys: Collection[bytes]) -> Mapping[bytes, Entry]:
+        """Return the entries with any of these keys, of this log or of those before it, by key."""
         ...
 
     def entry(self, entry_id: str) -> Entry | None:
-        """Return the entry with this id."""
+        """Return the entry with this id, of this log or of one before it."""
         ...
 
-    def insert_entry(self, entry: Entry, columns: Mapping[str, str | int | None]) -> bool:
-        """Insert an entry, with its leaf when it has an index, else with its queue row.
+    def entries_between(self, first_id: str, last_id: str, limit: int) -> Sequence[Entry]:
+        """Entries of any log whose id lies in ``[first_id, last_id]``, ascending by id, at most ``limit``."""
+        ...
 
-        False, and nothing inserted, when another transaction has recorded this key since it was looked for: read it
-        again. ``columns`` are re-derivable from the body (ledger.entry.columns_of).
+    def insert_entries(self, entries: Sequence[tuple[Entry, Mapping[str, str | int | None]]]) -> Collection[bytes]:
+        """Insert entries with other keys each, in few statements, with their leaves when they have an index, else with
+        their queue rows; each beside its columns, which are re-derivable from the body (ledger.entry.columns_of).
+
+        Leaves out those whose idempotency key is recorded already, in this log or in one before it, and returns these
+        keys. The places given go, in their order, to the entries that are kept.
         """
         ...
 
@@ -302,7 +234,11 @@ class LedgerRows(Protocol):
         ...
 
     def oldest_queued_at(self) -> datetime | None:
-        """When the entry that waits longest for the sequencer was written; None when none waits."""
+        """When the entry that waits longest for the sequencer was written; None when none waits.
+
+        Raises:
+            LedgerDamaged: the queue holds a time that is none.
+        """
         ...
 
     def insert_leaves(self, first_index: int, leaves: Sequence[tuple[str, bytes]]) -> None:
@@ -341,6 +277,10 @@ class LedgerRows(Protocol):
         """All checkpoints by size, ascending."""
         ...
 
+    def each_checkpoint(self) -> Iterator[Checkpoint]:
+        """:meth:`checkpoints`, read page by page."""
+        ...
+
     def last_checkpoint(self) -> Checkpoint | None:
         """The checkpoint with the largest size; None before the first."""
         ...
@@ -370,12 +310,32 @@ class LedgerRows(Protocol):
         """Leaves of ``[start, stop)`` with whatever is stored for their entries, exactly as it is stored."""
         ...
 
+    def audit_pages(self, start: int, stop: int) -> Iterator[Sequence[tuple[Any, ...]]]:
+        """:meth:`audit_rows` page by page, as plain values: (index, entry id, leaf hash) of the leaf, then (entry id,
+        idempotency key, body, leaf hash, columns …) of the entry, None where it is missing."""
+        ...
+
+    def audit_columns(self) -> Sequence[str]:
+        """Names of the columns that :meth:`audit_pages` gives after the first seven values."""
+        ...
+
+    def waiting_pages(self, first_index: int) -> Iterator[Sequence[tuple[Any, ...]]]:
+        """:meth:`audit_pages` of the entries that wait, as if they had the places from ``first_index`` on; the leaf
+        hash is the queue's."""
+        ...
+
+    def leaf_pages(self, start: int, stop: int) -> Iterator[Sequence[tuple[Any, ...]]]:
+        """(index, leaf hash) of the leaves of ``[start, stop)`` page by page, exactly as they are stored."""
+        ...
+
     def row_counts(self) -> Mapping[str, int]:
-        """Rows by table (log, entry, queue, leaf, tile, checkpoint), of any log, for verification."""
+        """Rows of this log by table (entry, queue, leaf, tile, checkpoint; private beside entries that have their
+        place), and under ``foreign`` the rows of these tables that belong to no log of the store, for verification."""
         ...
 
     def duplicate_entries(self) -> Sequence[str]:
-        """Ids of entries that share an idempotency key or have several leaves, for verification."""
+        """Ids of entries that share an idempotency key, also with a log before this one, or have several leaves; and
+        of those whose id is of an entry before. For verification."""
         ...
 
     def unplaced_entries(self) -> Sequence[str]:
@@ -395,12 +355,68 @@ class LedgerRows(Protocol):
         ...
 
     def history(self, task_key: str, limit: int) -> Sequence[HistoryPoint]:
-        """Newest measurements of a task, newest first; a run that was given up as lost and completed after all
-        counts once, as it completed."""
+        """Newest measurements of a task in any log, newest first; a run that was given up as lost and completed after
+        all counts once, as it completed."""
         ...
 
     def origin(self) -> str:
         """The log's name: the first line of its checkpoints."""
+        ...
+
+    def logs(self) -> Sequence[Log]:
+        """All logs of the store, oldest first; the last one is active."""
+        ...
+
+    def in_log(self, origin: str) -> Transaction:
+        """This transaction, reading another log of the store; raises InvalidInput when there is none of the name."""
+        ...
+
+    def lock_log(self) -> None:
+        """Keep every other writer of the log out until the transaction ends.
+
+        Waits for the writers that are under way: what they committed can be sequenced now, and what comes later waits
+        and appends to whichever log is active then. For :meth:`begin_log`, whose log needs a last entry that is last.
+        """
+        ...
+
+    def begin_log(self, origin: str) -> Transaction:
+        """Freeze the log and begin the next; returns this transaction, in the new log.
+
+        Waits for the writers that are under way; those that come later append to the new log. A frozen log takes no
+        entry, whoever asks.
+
+        Raises:
+            InvalidInput: the name is taken, or this log is frozen already, or entries still wait for their place.
+        """
+        ...
+
+    def put_private(self, values: Sequence[PrivateValue]) -> None:
+        """Keep personal values beside their entries; a value that is there already is kept as it is."""
+        ...
+
+    def private_values(self, entry_id: str | None = None) -> Iterator[PrivateValue]:
+        """Personal values of an entry of any log, or of this whole log, by entry and field; streams.
+
+        Raises:
+            StoreUnavailable: this role may not read them; the transaction goes on.
+        """
+        ...
+
+    def private_fields(self, entry_id: str) -> Sequence[str]:
+        """Fields of which a personal value of an entry is kept, ascending; for readers, which may not see values."""
+        ...
+
+    def may_read_private(self) -> bool:
+        """True when this role may read personal values; readers and writers of a shared store may not."""
+        ...
+
+    def same_private(self, entry_id: str, values: Mapping[str, str]) -> bool:
+        """True when none of these values (by field) differs from the one kept of the entry; of one that was deleted
+        nobody can tell. For writers, which may not read personal values."""
+        ...
+
+    def drop_private(self, entry_id: str, field: str) -> bool:
+        """Delete a personal value with its salt; False when there is none."""
         ...
 
 

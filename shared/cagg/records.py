@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
 
+from cagg.entries import Entry, EntryDraft, EntryKind
 from cagg.errors import InvalidInput
 from cagg.provenance import Grade
 from cagg.quantities import Energy, Unit
@@ -112,65 +112,6 @@ class Reading:
     reason: str = ""
     notes: tuple[str, ...] = ()
     hardware: Mapping[str, str] = field(default_factory=dict)
-
-
-# ---- ledger -------------------------------------------------------------------------------------------------------
-
-
-class EntryKind(StrEnum):
-    """What an entry says."""
-
-    DECISION = "decision"
-    MEASUREMENT = "measurement"
-    SETTLEMENT = "settlement"
-    """a reservation ended: settled, released, expired, or settled late"""
-    CORRECTION = "correction"
-    BUDGET = "budget"
-    """a budget was created or changed"""
-    OVERRIDE = "override"
-    """mode off, mode observe, break-glass: something let a run past the rules"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EntryDraft:
-    """What the caller wants recorded.
-
-    Attributes:
-        kind: what it says.
-        request_key: hex key of the request; for entries without a request, a name such as ``budget:acme/ml``.
-        ordinal: number of this entry among those of the same kind and key, from 0.
-        body: the kind's own fields in the canonical profile (no floats; see cagg.ledger.encoding).
-        blobs: content-addressed attachments by hex SHA-256; the body names the digests.
-    """
-
-    kind: EntryKind
-    request_key: str
-    ordinal: int
-    body: Mapping[str, Any]
-    blobs: Mapping[str, bytes] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One immutable ledger record as it is stored.
-
-    Attributes:
-        entry_id: UUID, version 7, as text.
-        kind: what it says.
-        idempotency_key: SHA-256 over (kind, request key, ordinal), 32 bytes.
-        body: the canonical JSON bytes that are hashed into the tree.
-        leaf_hash: SHA-256(0x00 || body), 32 bytes.
-        index: position in the tree; None while it waits for the sequencer.
-        recorded_at: when it was written, UTC; part of the body.
-    """
-
-    entry_id: str
-    kind: EntryKind
-    idempotency_key: bytes
-    body: bytes
-    leaf_hash: bytes
-    index: int | None
-    recorded_at: datetime
 
 
 # ---- budgets ------------------------------------------------------------------------------------------------------

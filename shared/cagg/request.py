@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self, TypeVar
 
+from cagg.engine_run import EngineRun
 from cagg.errors import InvalidInput
 from cagg.quantities import Energy, Power
 from cagg.windows import parse_duration, parse_instant, parse_time_of_day, require_utc
@@ -378,7 +379,8 @@ class Request:
             empty where the root run says enough. Opaque to the core.
         encloses_run: True when this gate wraps the whole root run, so that gates inside it draw on its reservation.
         labels: engine names and ids for the record (flow, deployment, DAG); text only, no secrets, no personal names.
-        code: version of the code, for example {"commit": "…", "dirty": "false"}.
+        code: version of the code (cagg.checkout.CodeVersion.facts); empty = the gate looks at the checkout.
+        engine_run: what the engine calls the run; None outside of any engine.
     """
 
     identity: RequestIdentity
@@ -390,6 +392,7 @@ class Request:
     encloses_run: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     code: Mapping[str, str] = field(default_factory=dict)
+    engine_run: EngineRun | None = None
 
     def __post_init__(self) -> None:
         if self.scheduled_start is not None:

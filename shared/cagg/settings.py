@@ -15,18 +15,32 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from cagg.errors import CaggError, ConfigurationError, InvalidInput
-from cagg.quantities import PPM, CarbonIntensity, Energy, Power
+from cagg.quantities import CarbonIntensity, Energy, Power
 from cagg.request import GateOptions
 from cagg.secret import Secret
-from cagg.windows import parse_duration, parse_instant, time_zone
+from cagg.settingvalues import (
+    boolean_of,
+    choice_of,
+    duration_of,
+    factor_from,
+    instant_of,
+    meter_sources_of,
+    names_of,
+    one_of,
+    place_in,
+    places_of,
+    quantity_of,
+    scale_of,
+    secret_of,
+    text_of,
+    whole_from,
+    zone_name_of,
+)
 
-__all__ = ["METER_SOURCES", "IdlePolicy", "Mode", "OnStoreDown", "Settings", "find_config", "load_settings"]
-
-METER_SOURCES = ("auto", "rapl", "cpu_model", "memory_model", "nvml", "codecarbon")
-"""What ``meter.sources`` may name."""
+__all__ = ["IdlePolicy", "Mode", "OnStoreDown", "Settings", "environment_names", "find_config", "load_settings"]
 
 
 class Mode(StrEnum):
@@ -58,125 +72,6 @@ class IdlePolicy(StrEnum):
     """not at all"""
 
 
-_E = TypeVar("_E", bound=StrEnum)
-_Q = TypeVar("_Q")
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise InvalidInput(f"must be text, got {value!r}.")
-    return value.strip()
-
-
-def _names(value: object) -> tuple[str, ...]:
-    items = value.split(",") if isinstance(value, str) else value
-    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
-        raise InvalidInput(f"must be a list of names, got {value!r}.")
-    names = tuple(item.strip() for item in items if item.strip())
-    if not names:
-        raise InvalidInput("must name at least one.")
-    return names
-
-
-def _quantity(parse: Callable[[str], _Q], example: str, *, zero: bool = True) -> Callable[[object], _Q]:
-    def read(value: object) -> _Q:
-        if not isinstance(value, str):
-            raise InvalidInput(f"must be text with a unit such as {example!r}, got {value!r}.")
-        amount = parse(value)
-        if not zero and amount == parse("0" + example.lstrip("0123456789.")):
-            raise InvalidInput(f"must be more than zero, for example {example!r}.")
-        return amount
-
-    return read
-
-
-def _boolean(value: object) -> bool:
-    known = {"true": True, "1": True, "false": False, "0": False}
-    if str(value).lower() not in known:
-        raise InvalidInput(f"must be true or false, got {value!r}.")
-    return known[str(value).lower()]
-
-
-def _one_of(*names: str) -> Callable[[object], str]:
-    def parse(value: object) -> str:
-        if value not in names:
-            raise InvalidInput(f"must be one of {', '.join(names)}, got {value!r}.")
-        return str(value)
-
-    return parse
-
-
-def _meter_sources(value: object) -> tuple[str, ...]:
-    names = _names(value)
-    for name in names:
-        _one_of(*METER_SOURCES)(name)
-    if "auto" in names and len(names) > 1:
-        raise InvalidInput("must be 'auto' alone or names of sources.")
-    return names
-
-
-def _choice(kind: type[_E]) -> Callable[[object], _E]:
-    def parse(value: object) -> _E:
-        try:
-            return kind(str(value))
-        except ValueError:
-            raise InvalidInput(f"must be one of {', '.join(kind)}, got {value!r}.") from None
-
-    return parse
-
-
-def _whole(minimum: int) -> Callable[[object], int]:
-    def parse(value: object) -> int:
-        try:
-            number = int(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
-        except ValueError:
-            number = None
-        if number is None or number < minimum:
-            raise InvalidInput(f"must be a whole number from {minimum} on, got {value!r}.")
-        return number
-
-    return parse
-
-
-def _factor(minimum: float) -> Callable[[object], int]:
-    def parse(value: object) -> int:
-        try:
-            number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
-        except ValueError:
-            number = None
-        if number is None or not minimum <= number < 1e6:
-            raise InvalidInput(f"must be a number from {minimum} on, got {value!r}.")
-        return round(number * PPM)
-
-    return parse
-
-
-def _scale(value: object) -> float:
-    return _factor(1e-6)(value) / PPM
-
-
-def _duration(value: object) -> timedelta:
-    if not isinstance(value, str | timedelta):
-        raise InvalidInput(f"must be a duration such as '30m', got {value!r}.")
-    return parse_duration(value)
-
-
-def _zone_name(value: object) -> str:
-    name = _text(value)
-    time_zone(name)
-    return name
-
-
-def _instant(value: object) -> datetime:
-    if not isinstance(value, str | datetime):
-        raise InvalidInput(f"must be an instant with an offset, got {value!r}.")
-    return parse_instant(value)
-
-
-def _secret(value: object) -> Secret:
-    return value if isinstance(value, Secret) else Secret(value=value.strip() if isinstance(value, str) else "")
-
-
 def _item(key: str, parse: Callable[[Any], Any], default: Any) -> Any:
     return field(default=default, metadata={"key": key, "parse": parse})
 
@@ -203,6 +98,12 @@ class Settings:
         pue_ppm: power usage effectiveness in parts per million; None = not applied.
         materiality: runs expected to use less are never deferred.
         max_deferrals: how often one request may be deferred.
+        retention_years: how long the names of approvers of high and critical releases cannot be redacted
+            (``ledger.retention_years``); 0 = not at all.
+        anchors: where ``cagg maintain`` publishes checkpoints, outside of the store (``anchors``): ``file:/path``,
+            ``dir:/path``, ``git:/path``, ``log``; empty = nowhere.
+        yearly_logs: ``cagg maintain`` begins a new log when the calendar year (UTC) has changed
+            (``ledger.yearly_logs``); otherwise it only says so.
         lease: how long a running reservation lives without a beat.
         beat: how often a run reports.
         default_duration, default_power: what an unknown task is taken for (cold start).
@@ -215,41 +116,44 @@ class Settings:
         origins: for each field, where its value came from.
     """
 
-    home: Path = _item("home", lambda value: Path(_text(value)).expanduser(), Path("~/.cagg").expanduser())
-    store: str | None = _item("store", _text, None)
-    mode: Mode = _item("mode", _choice(Mode), Mode.ENFORCE)
-    zone: str | None = _item("zone", _text, None)
-    timezone: str | None = _item("timezone", _zone_name, None)
-    steering: tuple[str, ...] | None = _item("grid.steering", _names, None)
-    accounting: tuple[str, ...] | None = _item("grid.accounting", _names, None)
-    grid_timeout: timedelta = _item("grid.timeout", _duration, timedelta(seconds=5))
-    trace_file: Path | None = _item("grid.trace.file", lambda value: Path(_text(value)).expanduser(), None)
-    trace_name: str | None = _item("grid.trace.name", _text, None)
-    trace_scale: float = _item("grid.trace.time_scale", _scale, 1.0)
-    trace_anchor: datetime | None = _item("grid.trace.anchor", _instant, None)
-    neso_url: str = _item("grid.neso.url", _text, "https://api.carbonintensity.org.uk")
-    electricity_maps_token: Secret | None = _item("grid.electricity_maps.token", _secret, None)
-    electricity_maps_url: str = _item("grid.electricity_maps.url", _text, "https://api.electricitymaps.com")
-    electricity_maps_basis: str = _item("grid.electricity_maps.basis", _one_of("life_cycle", "direct"), "life_cycle")
+    home: Path = _item("home", lambda value: Path(text_of(value)).expanduser(), Path("~/.cagg").expanduser())
+    store: str | None = _item("store", text_of, None)
+    mode: Mode = _item("mode", choice_of(Mode), Mode.ENFORCE)
+    zone: str | None = _item("zone", text_of, None)
+    timezone: str | None = _item("timezone", zone_name_of, None)
+    steering: tuple[str, ...] | None = _item("grid.steering", names_of, None)
+    accounting: tuple[str, ...] | None = _item("grid.accounting", names_of, None)
+    grid_timeout: timedelta = _item("grid.timeout", duration_of, timedelta(seconds=5))
+    trace_file: Path | None = _item("grid.trace.file", lambda value: Path(text_of(value)).expanduser(), None)
+    trace_name: str | None = _item("grid.trace.name", text_of, None)
+    trace_scale: float = _item("grid.trace.time_scale", scale_of, 1.0)
+    trace_anchor: datetime | None = _item("grid.trace.anchor", instant_of, None)
+    neso_url: str = _item("grid.neso.url", text_of, "https://api.carbonintensity.org.uk")
+    electricity_maps_token: Secret | None = _item("grid.electricity_maps.token", secret_of, None)
+    electricity_maps_url: str = _item("grid.electricity_maps.url", text_of, "https://api.electricitymaps.com")
+    electricity_maps_basis: str = _item("grid.electricity_maps.basis", one_of("life_cycle", "direct"), "life_cycle")
     planning_intensity: CarbonIntensity | None = _item(
-        "grid.planning_intensity", _quantity(CarbonIntensity.parse, "300 g/kWh"), None
+        "grid.planning_intensity", quantity_of(CarbonIntensity.parse, "300 g/kWh"), None
     )
-    pue_ppm: int | None = _item("meter.pue", _factor(1.0), None)
-    meter_sources: tuple[str, ...] = _item("meter.sources", _meter_sources, ("auto",))
-    idle_policy: IdlePolicy = _item("meter.idle_policy", _choice(IdlePolicy), IdlePolicy.RESERVED)
-    cross_check: str | None = _item("meter.cross_check", _one_of("codecarbon"), None)
-    idle_power: Power | None = _item("meter.idle_power", _quantity(Power.parse, "45 W"), None)
-    strict_metering: bool = _item("meter.strict", _boolean, default=False)
-    codecarbon_country: str | None = _item("meter.codecarbon_country", _text, None)
-    materiality: Energy = _item("policy.materiality", _quantity(Energy.parse, "5 Wh"), Energy(millijoules=18_000_000))
-    max_deferrals: int = _item("policy.max_deferrals", _whole(0), 6)
-    default_duration: timedelta = _item("policy.default_duration", _duration, timedelta(hours=1))
+    pue_ppm: int | None = _item("meter.pue", factor_from(1.0), None)
+    meter_sources: tuple[str, ...] = _item("meter.sources", meter_sources_of, ("auto",))
+    idle_policy: IdlePolicy = _item("meter.idle_policy", choice_of(IdlePolicy), IdlePolicy.RESERVED)
+    cross_check: str | None = _item("meter.cross_check", one_of("codecarbon"), None)
+    idle_power: Power | None = _item("meter.idle_power", quantity_of(Power.parse, "45 W"), None)
+    strict_metering: bool = _item("meter.strict", boolean_of, default=False)
+    codecarbon_country: str | None = _item("meter.codecarbon_country", text_of, None)
+    materiality: Energy = _item("policy.materiality", quantity_of(Energy.parse, "5 Wh"), Energy(millijoules=18_000_000))
+    max_deferrals: int = _item("policy.max_deferrals", whole_from(0), 6)
+    default_duration: timedelta = _item("policy.default_duration", duration_of, timedelta(hours=1))
     default_power: Power = _item(
-        "policy.default_power", _quantity(Power.parse, "100 W", zero=False), Power(milliwatts=100_000)
+        "policy.default_power", quantity_of(Power.parse, "100 W", zero=False), Power(milliwatts=100_000)
     )
-    on_store_down: OnStoreDown = _item("policy.on_store_down", _choice(OnStoreDown), OnStoreDown.DENY)
-    lease: timedelta = _item("reservation.lease", _duration, timedelta(minutes=5))
-    beat: timedelta = _item("reservation.beat", _duration, timedelta(seconds=60))
+    on_store_down: OnStoreDown = _item("policy.on_store_down", choice_of(OnStoreDown), OnStoreDown.DENY)
+    retention_years: int = _item("ledger.retention_years", whole_from(0), 10)
+    anchors: tuple[str, ...] = _item("anchors", places_of, ())
+    yearly_logs: bool = _item("ledger.yearly_logs", boolean_of, default=False)
+    lease: timedelta = _item("reservation.lease", duration_of, timedelta(minutes=5))
+    beat: timedelta = _item("reservation.beat", duration_of, timedelta(seconds=60))
     defaults: GateOptions = field(default_factory=GateOptions)
     config_file: Path | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -261,6 +165,8 @@ class Settings:
 
 
 _ITEMS = {item.metadata["key"]: item for item in fields(Settings) if "key" in item.metadata}
+_OTHER_VARIABLES = ("CAGG_CONFIG", "CAGG_COMMIT", "CAGG_IMAGE_DIGEST", "CAGG_ENCLOSING_REQUEST")
+"""Environment variables that are no settings: see :func:`find_config`, checkout, software and process."""
 _PATH_KEYS = {"home", "grid.trace.file"}
 
 
@@ -340,6 +246,8 @@ def _parsed(parse: Callable[[Any], Any], value: Any, key: str, origin: str, fold
         parsed = parse(value)
     except CaggError as error:
         raise ConfigurationError(f"{origin}: {key}: {error}") from error
+    if key == "anchors" and folder is not None:
+        return tuple(place_in(folder, place) for place in parsed)
     if key in _PATH_KEYS and folder is not None and not parsed.is_absolute():
         return folder / parsed
     if key == "store" and folder is not None and parsed.startswith("sqlite:///") and parsed[10:11] not in {"/", ""}:
@@ -372,9 +280,19 @@ def _environment_name(key: str) -> str:
     return "CAGG_" + key.replace(".", "_").upper()
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+def environment_names() -> frozenset[str]:
+    """Return all environment variables that this version reads."""
+    return frozenset({*_variables(), *_OTHER_VARIABLES})
+
+
+def _variables() -> dict[str, str]:
     names = {_environment_name(key): key for key in _ITEMS}
     names.update({_environment_name(f"defaults.{item.name}"): f"defaults.{item.name}" for item in fields(GateOptions)})
+    return names
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    names = _variables()
     stated: dict[str, Any] = {names[name]: value for name, value in environ.items() if name in names and value != ""}
     if "defaults.interruptible" in stated:
         said = str(stated["defaults.interruptible"]).lower()

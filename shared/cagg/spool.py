@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cagg.errors import CaggError, LedgerDamaged, StoreUnavailable
+from cagg.folders import private_folder
 
 __all__ = ["Spool", "SpoolReport"]
 
@@ -48,7 +49,7 @@ class Spool:
         name = f"{order:020d}-{secrets.token_hex(4)}"
         temporary = self._folder / f".{name}"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(self._folder)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 json.dump(record, file, sort_keys=True)

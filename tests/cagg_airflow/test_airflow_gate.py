@@ -7,6 +7,7 @@ import inspect
 import json
 import pickle
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,7 @@ from airflow.sdk.exceptions import (
     TaskDeferred,
 )
 
+from cagg.engine_run import EngineRun
 from cagg.errors import CaggError, InvalidInput
 from cagg.request import GateOptions
 from cagg_airflow import asking, carbon_aware, naming, opening
@@ -71,8 +73,34 @@ def test_a_request_names_the_task_instance_in_ways_that_can_be_read_back(bench: 
         "run_type": "manual",
         "operator": "CarbonAwarePythonOperator",
     }
+    assert request.engine_run == EngineRun(
+        engine="airflow",
+        engine_version=version("apache-airflow-core"),
+        deployment=None,
+        workflow="nightly",
+        run_id=context["ti"].run_id,
+        task_id="validate",
+        map_index=None,
+        try_number=1,
+    )
     assert not request.encloses_run
     assert naming.identity_from(naming.identity_payload(identity)) == identity
+
+
+def test_a_mapped_task_and_its_bundle_are_named(bench: Any, scripted: Any) -> None:
+    """The version of a DAG bundle, where it has one, is the commit of the DAG's code."""
+    ti = bench.context(one(), try_number=2)["ti"]
+    bundled = SimpleNamespace(
+        dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=3, try_number=2, max_tries=3,
+        bundle_instance=SimpleNamespace(name="dags-folder", version="0123abc"),
+    )  # fmt: skip
+    run = asking.build_request({**bench.context(one()), "ti": bundled}, GateOptions()).engine_run
+    assert run is not None
+    assert (run.map_index, run.try_number, run.deployment) == (3, 2, "dags-folder@0123abc")
+    bundled.bundle_instance = SimpleNamespace(name="dags-folder", version=None)
+    run = asking.build_request({**bench.context(one()), "ti": bundled}, GateOptions()).engine_run
+    assert run is not None
+    assert run.deployment == "dags-folder"
 
 
 @pytest.mark.parametrize(

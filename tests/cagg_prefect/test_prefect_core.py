@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -9,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import prefect
 import pytest
 from prefect import flow, get_client, task
 from prefect.client.schemas.actions import VariableCreate
 from prefect.task_runners import ProcessPoolTaskRunner
 
+import cagg
 from cagg.errors import ConfigurationError, MissingExtra, NotAdmitted
 from cagg_prefect import carbon_aware, opening
 from cagg_prefect.testing import LocalPrefect
@@ -52,6 +55,105 @@ def test_with_nothing_configured_a_flow_is_admitted_metered_and_recorded(home: P
     assert b"hunter2" not in (home / "cagg.db").read_bytes()
     inner_body = next(body for kind, body in _bodies() if kind == "measurement" and "inner" in json.dumps(body))
     assert inner_body["part_of"] is not None
+    outer, inside = [body for kind, body in _bodies() if kind == "decision"]
+    assert (outer["parents"], inside["parents"]) == ([], [outer["entry_id"]])
+    run = outer["request"]["engine_run"]
+    assert run == {
+        "engine": "prefect",
+        "engine_version": prefect.__version__,
+        "deployment": None,
+        "workflow": "plain-night",
+        "run_id": outer["request"]["root_run_id"],
+        "task_id": None,
+        "map_index": None,
+        "try_number": 1,
+    }
+    assert inside["request"]["engine_run"] == {**run, "task_id": "inner"}
+
+
+def test_tries_are_those_that_prefect_counts(home: Path) -> None:
+    """A task that runs once in the second try of its flow was tried once; its attempt says that more was spent."""
+    entered: list[int] = []
+
+    @carbon_aware()
+    @task(retries=1)
+    def fragile() -> None:
+        entered.append(len(entered))
+        if len(entered) in (1, 2):
+            raise RuntimeError
+
+    @carbon_aware()
+    def helper() -> None: ...
+
+    @task
+    def calling() -> None:
+        helper()
+
+    @flow(retries=1)
+    def stubborn_night() -> None:
+        fragile()
+        calling()
+        helper()
+
+    stubborn_night()
+    runs = [body["request"] for kind, body in _bodies() if kind == "decision"]
+    said = [(run["attempt"], run["engine_run"]["task_id"], run["engine_run"]["try_number"]) for run in runs]
+    assert [item[1:] for item in said] == [
+        ("fragile", 1),
+        ("fragile", 2),
+        ("fragile", 1),
+        ("calling", 1),
+        (None, said[-1][0]),
+    ]
+    assert [item[0] for item in said][:3] == [1, 2, 3]
+
+
+def test_the_code_of_a_flow_and_of_its_tasks_finds_its_run(home: Path) -> None:
+    """Prefect copies the context to the threads of tasks, so what a task without a gate says stands in the flow's."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    @task
+    def load() -> int:
+        run = cagg.current_run()
+        assert run is not None
+        run.add_input("data", b"rows", role="dataset")
+        return 4
+
+    @carbon_aware(kind="validation", purpose="work")
+    @flow
+    def reading_night() -> int:
+        run = cagg.current_run()
+        assert run is not None
+        with ThreadPoolExecutor() as pool:  # without a copy of the context nobody is inside
+            assert pool.submit(cagg.current_run).result() is None
+        run.add_output("model", b"weights")
+        return load.submit().result() + load()
+
+    assert cagg.current_run() is None
+    assert reading_night() == 8
+    bodies = dict(_bodies())
+    assert [item["name"] for item in bodies["measurement"]["inputs"]] == ["data"]
+    assert [item["name"] for item in bodies["measurement"]["outputs"]] == ["model"]
+    assert bodies["validation"]["parents"] == [bodies["measurement"]["entry_id"]]
+    assert bodies["validation"]["outcome"] == "passed"
+
+
+def test_coroutines_find_their_own_run(home: Path) -> None:
+    @carbon_aware(kind="inference")
+    @task
+    async def answer(number: int) -> None:
+        run = cagg.current_run()
+        assert run is not None
+        await asyncio.sleep(0)
+        run.add_input("question", str(number).encode())
+
+    @flow
+    async def asking() -> None:
+        await asyncio.gather(answer(1), answer(2))
+
+    asyncio.run(asking())
+    digests = {body["inputs"][0]["digest"] for kind, body in _bodies() if kind == "inference"}
+    assert len(digests) == 2
 
 
 def test_a_flow_run_carries_its_artifact(home: Path) -> None:

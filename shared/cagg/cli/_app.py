@@ -28,9 +28,12 @@ from cagg.cli import (
 )
 from cagg.cli._output import try_json
 from cagg.cli._voice import LastResort, drain, flush_all, open_streams, say, speaking
-from cagg.errors import CaggError, InvalidInput
+from cagg.errors import CaggError, InvalidInput, MustBeKept, NotProven
 
 __all__ = ["CANNOT_ANSWER", "INTERRUPTED", "READER_LEFT", "app", "run_app"]
+
+NO = 1
+"""Exit status when the answer is no."""
 
 CANNOT_ANSWER = 2
 """Exit status when no answer could be given."""
@@ -45,6 +48,8 @@ _STARTS_COMMANDS = frozenset({"run", "meter"})
 """Commands whose last arguments belong to another program and may be any bytes."""
 
 _NEGATIVE = re.compile(r"-[\d.]\S*")
+_NUMBERED = frozenset({"explain", "prove", "consistency", "private", "redact"})
+"""Commands that take the number of an entry, or the size of a checkpoint."""
 
 # Typer 0.2x carries its own copy of click, older ones import the package; the class is in both this one's ancestors.
 _UsageError: type[Any] = next(item for item in typer.BadParameter.__mro__ if item.__name__ == "ClickException")
@@ -52,7 +57,8 @@ _UsageError: type[Any] = next(item for item in typer.BadParameter.__mro__ if ite
 app = typer.Typer(
     name="cagg",
     help="Carbon-aware governance gates: a carbon budget, a ledger and a gate in front of training and validation.",
-    epilog="Every command takes --json. Exit status: 0 yes, 1 the answer is no, 2 no answer could be given.",
+    epilog="Every command takes --json. Exit status: 0 yes, 1 the answer is no, 2 no answer could be given; `cagg run` "
+    "ends with the command's own status, and with 125 when it was not started, also for a wrong option.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -124,6 +130,8 @@ def _told(arguments: list[str], refusal: int) -> int:
             _check_text(arguments)
         status = app(arguments, prog_name="cagg", standalone_mode=False)
         sys.stdout.flush()
+    except (NotProven, MustBeKept) as error:
+        return _failed(str(error), type(error).__name__, arguments, NO)
     except CaggError as error:
         return _failed(str(error), type(error).__name__, arguments, refusal)
     except _UsageError as error:
@@ -171,7 +179,8 @@ def _usage(error: Any, arguments: Sequence[str]) -> str:
     if type(error).__name__ == "NoSuchOption":
         negative = next((word for word in arguments if _NEGATIVE.fullmatch(word)), None)
         if negative is not None and negative.startswith(str(error.option_name)):
-            return f"{negative!r} is negative, or no option of this command; amounts are 0 or more: `{command} --help`."
+            counted = "numbers in a log begin at 0" if command.split()[-1] in _NUMBERED else "amounts are 0 or more"
+            return f"{negative!r} is negative, or no option of this command; {counted}: `{command} --help`."
     return f"{sentence}; see `{command} --help`."
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,20 @@ if TYPE_CHECKING:
     from cagg.records import Entry, EntryKind
     from cagg.store.postgresql import PostgresqlStore
 
-__all__ = ["cached_forecasts", "components", "find_entry", "server_facts", "server_store", "store_file", "store_is_new"]
+__all__ = [
+    "cached_forecasts",
+    "components",
+    "find_entry",
+    "other_logs",
+    "server_facts",
+    "server_store",
+    "store_file",
+    "store_is_new",
+]
+
+
+_ID_SHAPE = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"
+"""Where an entry's id has digits and where it has hyphens."""
 
 
 def components(arguments: Mapping[str, Any] | None = None) -> Components:
@@ -70,36 +83,57 @@ def cached_forecasts(parts: Components, zone_name: str) -> list[Any]:
     return found
 
 
-def find_entry(tx: Transaction, name: str, *, kinds: frozenset[EntryKind]) -> Entry:
+def find_entry(tx: Transaction, name: str, *, kinds: frozenset[EntryKind], log: str | None = None) -> Entry:
     """Return an entry by its id, by a unique beginning of it, or the newest for ``latest``.
 
     Args:
         tx: where to look.
         name: id, beginning of an id, position in the log, or ``latest``.
         kinds: what ``latest`` counts.
+        log: which log's positions, and newest entry; None = the log that grows, and the newest of all logs.
 
     Raises:
         InvalidInput: there is none, or several begin like that.
     """
+    from cagg.ledger.lineage import entries_of_all_logs
+
+    rows = tx if log is None else tx.in_log(log)
     if name == "latest":
-        for entry in tx.entries(newest_first=True):
+        for entry in entries_of_all_logs(tx, newest_first=True) if log is None else rows.entries(newest_first=True):
             if entry.kind in kinds:
                 return entry
-        raise InvalidInput("the ledger has no decision yet; ask for one with `cagg run -- CMD`.")
-    if name.isascii() and name.isdecimal() and len(name) < 8 and name == str(int(name)):
-        for entry in tx.entries(start=int(name), limit=1):
+        raise InvalidInput("the ledger has no such entry yet; `cagg run -- CMD` makes some.")
+    is_number = name.isascii() and name.isdecimal() and len(name) < 8 and name == str(int(name))
+    if is_number:
+        for entry in rows.entries(start=int(name), limit=1):
             if entry.index == int(name):
                 return entry
     exact = tx.entry(name)
     if exact is not None:
         return exact
-    wanted = name.lower()
-    found = []
-    for entry in tx.entries(newest_first=True):
-        if entry.entry_id.startswith(wanted):
-            found.append(entry)
-            if len(found) > 1:
-                raise InvalidInput(f"several entries begin with {name!r}; give more of the id.")
+    found = _beginning_with(tx, name.lower())
+    if len(found) > 1:
+        raise InvalidInput(f"several entries begin with {name!r}; give more of the id.")
+    if not found and is_number:
+        raise InvalidInput(
+            f"the log {rows.origin()} has {rows.tree_size()} entries, counted from 0, and none with the number {name}"
+            f"{other_logs(tx, rows.origin())}; `cagg ledger list` shows them."
+        )
     if not found:
         raise InvalidInput(f"no entry has the id {name!r}; `cagg ledger list` shows them.")
     return found[0]
+
+
+def other_logs(tx: Transaction, origin: str) -> str:
+    """Return how to name an entry or checkpoint of another log, to be put behind a sentence; empty for one log."""
+    others = [one.origin for one in tx.logs() if one.origin != origin]
+    return f"; numbers of another log need --log ({', '.join(others)})" if others else ""
+
+
+def _beginning_with(tx: Transaction, wanted: str) -> Sequence[Entry]:
+    """Return at most two entries whose ids begin like that: ids are of one length, so they lie between two ids."""
+    shape = "".join("x" if c in "0123456789abcdef" else c for c in wanted)
+    if not wanted or not _ID_SHAPE.startswith(shape):
+        return ()
+    rest = _ID_SHAPE[len(wanted) :]
+    return tx.entries_between(wanted + rest.replace("x", "0"), wanted + rest.replace("x", "f"), 2)

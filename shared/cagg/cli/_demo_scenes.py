@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from cagg.cli import demo_story
 from cagg.cli._context import store_is_new
+from cagg.cli._ledger_keys import trusted_keys
 from cagg.cli._output import line
 from cagg.cli._story import number, signed_carbon
 from cagg.cli.budget import budget_line_json, print_budgets
 from cagg.cli.demo_story import Story
-from cagg.cli.ledger import checked, report_json, trusted_keys
+from cagg.cli.ledger_verify import checked, report_json
 from cagg.errors import CaggError
 from cagg.quantities import CarbonIntensity, CarbonMass, Energy
 from cagg.records import Budget, BudgetMode, EntryKind

@@ -12,7 +12,20 @@ import typer
 from cagg.errors import InvalidInput
 from cagg.request import GateOptions
 
-__all__ = ["GATE_HELP", "stated", "takes_gate_options"]
+__all__ = ["GATE_HELP", "LATEST_ENTRY", "EntryName", "InLog", "stated", "takes_gate_options"]
+
+LATEST_ENTRY = (
+    "Id of the entry, a unique beginning of it, its number in the log, or latest: the newest entry of any kind."
+)
+"""What the commands about one entry take."""
+
+EntryName = Annotated[str, typer.Argument(metavar="ENTRY", help=LATEST_ENTRY)]
+
+InLog = Annotated[
+    str | None,
+    typer.Option("--log", help="Log of the store that numbers and latest are of; default: the one that grows."),
+]
+"""``cagg ledger logs`` lists the names."""
 
 GATE_HELP = {
     "zone": "Grid zone, for example neso:GB; `cagg zones` lists them.",

@@ -6,13 +6,13 @@ import json as json_module
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cagg.cli._voice import drain
+from cagg.cli._voice import drain, harmless
 from cagg.errors import CaggError
 from cagg.windows import format_duration, format_instant, time_zone
 
@@ -27,10 +27,12 @@ __all__ = [
     "console",
     "facts",
     "in_words",
+    "joined",
     "line",
     "spark",
     "try_json",
     "when",
+    "write_exactly",
     "write_json",
 ]
 
@@ -110,10 +112,18 @@ def _plain(value: object) -> Any:
     return str(value)
 
 
+def write_exactly(text: str) -> None:
+    """Print a text in UTF-8 whatever the terminal's encoding is: a replaced character would spoil a signature."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.flush()
+
+
 def line(to: Console, text: str = "", *, style: str = "") -> None:
     """Print one paragraph, wrapped at words; further lines are indented a little more than the first."""
     from rich.text import Text
 
+    text = harmless(text)
     indent = " " * (len(text) - len(text.lstrip()))
     for part in _wrapped(text.strip(), to.width, indent, f"{indent}  " if indent else ""):
         to.print(Text(part, style=style), soft_wrap=True)
@@ -137,6 +147,7 @@ def columns(
     """
     from rich.text import Text
 
+    rows = [tuple(harmless(cell) for cell in row) for row in rows]
     lines = [header, *rows] if header else list(rows)
     if not lines:
         return
@@ -174,6 +185,11 @@ def in_words(until: timedelta) -> str:
     if abs(until) < timedelta(seconds=1):
         return "now"
     return f"in {format_duration(until)}" if until > timedelta(0) else f"{format_duration(-until)} ago"
+
+
+def joined(sentences: Iterable[str]) -> str:
+    """Return sentences in one line, without a full stop in front of a semicolon."""
+    return "; ".join(text.rstrip(".") for text in sentences)
 
 
 def amount_bar(to: Console, *, parts_ppm: tuple[int, int], width: int = 16) -> str:

@@ -69,8 +69,9 @@ def _allotments(tx: Transaction) -> Iterator[str]:
 def _recorded(tx: Transaction) -> Iterator[tuple[_Rule, Mapping[str, Any]]]:
     """Yield what the ledger says of budgets, oldest first."""
     from cagg.ledger.entry import read_body
+    from cagg.ledger.lineage import entries_of_all_logs
 
-    for entry in tx.entries(kind=EntryKind.BUDGET):
+    for entry in entries_of_all_logs(tx, kind=EntryKind.BUDGET):
         body = read_body(tx, entry)
         yield (str(body.get("budget_path")), str(body.get("unit")), str(body.get("period"))), body
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from cagg.cli._output import facts, in_words, line, when
+from cagg.cli._origins import origin_facts
+from cagg.cli._output import facts, in_words, joined, line, when
 from cagg.quantities import CarbonIntensity, CarbonMass, Energy, Unit
 from cagg.windows import format_duration, from_epoch_ms, parse_instant
 
@@ -94,7 +95,7 @@ def tell_decision(to: Console, body: Mapping[str, Any], zone_name: str | None) -
             ("estimate", _estimate(body["estimate"])),
             ("planning price", _planning(body)),
             ("forecast", _forecast(body["forecast"], body.get("asked_at"), zone_name)),
-            ("grid notes", "; ".join(body["forecast"].get("steps", []))),
+            ("grid notes", joined(body["forecast"].get("steps", []))),
         ],
     )
     for row in body.get("budgets", []):
@@ -214,7 +215,8 @@ def tell_measurement(to: Console, body: Mapping[str, Any], zone_name: str | None
             ),
             ("method", str(body.get("method", ""))),
             *[(f"  {item['domain']}", _component(item)) for item in body.get("components", [])],
-            ("notes", "; ".join(body.get("notes", []))),
+            *origin_facts(body),
+            ("notes", joined(body.get("notes", []))),
         ],
     )
 

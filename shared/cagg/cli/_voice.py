@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -16,12 +17,31 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
-__all__ = ["LastResort", "drain", "flush_all", "open_streams", "say", "speaking", "was_said", "write_error"]
+__all__ = [
+    "LastResort",
+    "drain",
+    "flush_all",
+    "harmless",
+    "open_streams",
+    "say",
+    "speaking",
+    "was_said",
+    "write_error",
+]
 
 _MODES = ("r", "w", "w")
 _NAMES = ("stdin", "stdout", "stderr")
 
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Characters that steer a terminal instead of being shown (C0 and C1 controls, ECMA-48, 1991), and those that turn the
+direction of writing (Unicode Standard Annex 9, Bidi_Control). Line feeds and tabs are none of them."""
+
 _said: set[str] = set()
+
+
+def harmless(text: str) -> str:
+    """Return a text that no terminal obeys: names in a ledger, a proof or a message are written by others."""
+    return _STEERING.sub("\ufffd", text)
 
 
 def open_streams() -> None:
@@ -58,7 +78,7 @@ def write_error(text: str) -> None:
 def say(sentence: str) -> None:
     """Say one sentence on stderr; a sentence that cannot be written is dropped."""
     _said.add(sentence)
-    write_error(f"cagg: {sentence}\n")
+    write_error(f"cagg: {harmless(sentence)}\n")
 
 
 def was_said(sentence: str) -> bool:

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cagg.cli._entries import altered
+from cagg.cli._consent import PrivateState, private_states, tell_consent, tell_private
+from cagg.cli._entries import altered, showing
+from cagg.cli._options import InLog
+from cagg.cli._origins import code_of, engine_of, tell_occurrence
 from cagg.cli._output import Json, answer, facts, line, when
 from cagg.cli._story import decision_json, tell_decision, tell_measurement, tell_settlement
 from cagg.errors import InvalidInput, StoreUnavailable
@@ -25,21 +28,46 @@ if TYPE_CHECKING:
 __all__ = ["explain"]
 
 _OF_REQUESTS = frozenset(
-    {EntryKind.DECISION, EntryKind.MEASUREMENT, EntryKind.SETTLEMENT, EntryKind.CORRECTION, EntryKind.OVERRIDE}
+    {
+        EntryKind.DECISION,
+        EntryKind.MEASUREMENT,
+        EntryKind.CORRECTION,
+        EntryKind.SETTLEMENT,
+        EntryKind.OVERRIDE,
+        EntryKind.INFERENCE,
+        EntryKind.REGENERATION,
+        EntryKind.VALIDATION,
+    }
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Chapter:
-    """One entry with its decoded body."""
+    """One entry with its decoded body, and what became of its personal values, by field; without any value."""
 
     entry: Entry
     body: Mapping[str, Any]
+    private: Mapping[str, PrivateState]
+
+
+def _chapter(tx: Transaction, entry: Entry) -> _Chapter:
+    from cagg.ledger.entry import read_body
+
+    body = read_body(tx, entry)
+    return _Chapter(entry=entry, body=body, private=private_states(tx, entry, body))
 
 
 def explain(
     *,
-    name: Annotated[str, typer.Argument(metavar="ID|latest", help="Entry id, its beginning, its number, or latest.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="ENTRY",
+            help="Id of an entry, a unique beginning of it, its number in the log, or latest: the newest decision, "
+            "hence the newest request.",
+        ),
+    ],
+    log: InLog = None,
     recompute: Annotated[bool, typer.Option("--recompute", help="Decide again from the recorded inputs.")] = False,
     json: Json = False,
 ) -> int:
@@ -48,32 +76,34 @@ def explain(
     Exit status 1 when --recompute gives another verdict than the one that was recorded.
     """
     from cagg.cli._context import components, find_entry, store_is_new
-    from cagg.ledger.entry import read_body
+    from cagg.ledger.lineage import entries_of_all_logs
 
     parts = components()
     if store_is_new(parts):
         raise StoreUnavailable(f"there is no ledger at {parts.settings.store_url} yet; `cagg run -- CMD` begins one.")
     with parts.store.snapshot() as tx:
-        entry = find_entry(tx, name, kinds=frozenset({EntryKind.DECISION}))
-        body = read_body(tx, entry)
-        chapters = [_Chapter(entry=entry, body=body)]
-        if entry.kind in _OF_REQUESTS:
-            key = str(body["request_key"])
-            found = tx.entries(request_key=key)
-            chapters = [_Chapter(entry=item, body=read_body(tx, item)) for item in found] or chapters
-        again = _recomputed(tx, entry, chapters) if recompute else []
-    same = all(item.same for _, item in again)
-    document = {
-        "entry_id": entry.entry_id,
-        "request": body.get("request"),
-        "entries": [_chapter_json(item) for item in chapters],
-        "recomputed": [_recomputed_json(item, result) for item, result in again] if recompute else None,
-    }
+        entry = find_entry(tx, name, kinds=frozenset({EntryKind.DECISION}), log=log)
+        with showing(entry):
+            chapters = [_chapter(tx, entry)]
+            if entry.kind in _OF_REQUESTS:
+                key = str(chapters[0].body["request_key"])
+                found = entries_of_all_logs(tx, request_key=key)
+                chapters = [_chapter(tx, item) for item in found] or chapters
+            again = _recomputed(tx, entry, chapters) if recompute else []
+    with showing(entry):
+        same = all(item.same for _, item in again)
+        document = {
+            "entry_id": entry.entry_id,
+            "request": chapters[0].body.get("request"),
+            "entries": [_chapter_json(item) for item in chapters],
+            "recomputed": [_recomputed_json(item, result) for item, result in again] if recompute else None,
+        }
 
     def people(to: Console) -> None:
-        _tell(to, chapters, parts.settings.timezone)
-        for item, result in again:
-            _tell_recomputed(to, item, result)
+        with showing(entry):
+            _tell(to, chapters, parts.settings.timezone)
+            for item, result in again:
+                _tell_recomputed(to, item, result)
 
     return answer(document, people, json=json, status=0 if same else 1)
 
@@ -102,6 +132,8 @@ def _chapter_json(item: _Chapter) -> dict[str, Any]:
         "altered": altered(item.entry),
         "body": item.body,
     }
+    if item.private:
+        document["private"] = [state.json() for state in item.private.values()]
     if item.entry.kind is EntryKind.DECISION:
         document["decision"] = decision_json(item.body)
     return document
@@ -138,13 +170,17 @@ def _tell(to: Console, chapters: Sequence[_Chapter], zone_name: str | None) -> N
                 tell_measurement(to, item.body, zone_name)
             case EntryKind.SETTLEMENT:
                 tell_settlement(to, item.body)
-            case EntryKind.BUDGET | EntryKind.OVERRIDE:
+            case EntryKind.VALIDATION | EntryKind.INFERENCE | EntryKind.REGENERATION:
+                tell_occurrence(to, item.body)
+            case EntryKind.APPROVAL | EntryKind.WAIVER | EntryKind.REDACTION:
+                tell_consent(to, item.body, item.private, zone_name)
+            case _:
                 _tell_fields(to, item.body)
+                tell_private(to, item.body, item.private, zone_name)
 
 
 def _tell_request(to: Console, request: Mapping[str, Any]) -> None:
     scheduled = request.get("scheduled_start")
-    code = "; ".join(f"{item['name']} {item['value'][:12]}" for item in request.get("code") or [])
     labels = "; ".join(f"{item['name']} {item['value']}" for item in request.get("labels") or [])
     facts(
         to,
@@ -156,13 +192,17 @@ def _tell_request(to: Console, request: Mapping[str, Any]) -> None:
             ("purpose", ", ".join(str(request[name]) for name in ("kind", "purpose", "risk") if request.get(name))),
             ("work item", str(request.get("work_item") or "")),
             ("scheduled", when(parse_instant(scheduled), None) if isinstance(scheduled, str) else ""),
-            ("code", code),
+            ("engine", engine_of(request)),
+            ("code", code_of(request)),
             ("labels", labels),
         ],
     )
 
 
-_ENVELOPE = {"v", "kind", "log", "entry_id", "idempotency_key", "request_key", "ordinal", "recorded_at", "request"}
+_ENVELOPE = {
+    *("v", "kind", "log", "entry_id", "idempotency_key", "request_key", "ordinal", "recorded_at", "request"),
+    "private",  # told in words
+}
 
 
 def _tell_fields(to: Console, body: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cagg.cli._output import Json, answer, line, spark, when
+from cagg.cli._output import Json, answer, joined, line, spark, when
 from cagg.errors import InvalidInput, ZoneUnknown
 from cagg.windows import Window, format_duration, from_epoch_ms, parse_duration, time_zone, to_epoch_ms, to_milliseconds
 
@@ -62,7 +62,7 @@ def forecast(
 
     def people(to: Console) -> None:
         if found.series is None:
-            line(to, f"Nothing is known of {resolved}: {'; '.join(found.steps) or 'no source has data'}.")
+            line(to, f"Nothing is known of {resolved}: {joined(found.steps) or 'no source has data'}.")
             return
         _draw(to, found, window, best, settings.timezone)
         _tell_best(to, best, now, length, settings.timezone)

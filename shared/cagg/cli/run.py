@@ -51,8 +51,9 @@ def run(
 ) -> int:
     """Run a command behind the gate: waits for its window, meters its processes, settles its budget.
 
-    Exit status: the command's own; 125 when the gate refuses, or cagg fails before the command starts. What cagg
-    says goes to stderr; with --json the command's output does too, and stdout holds one document.
+    Exit status: the command's own; 125 when the command was not started: the gate refuses, an option is wrong, or
+    cagg fails before. What cagg says goes to stderr; with --json the command's output does too, and stdout holds one
+    document.
     """
     from cagg.gating import Gate
 

@@ -1,4 +1,4 @@
-"""``cagg store``: where the store is and which version it has; bring it up to date; who may do what in it."""
+"""``cagg store``: where the store is and which version it has; migrate it, back it up; who may do what in it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="See and migrate the store, and say who may do what in it.", no_args_is_help=True)
+app = typer.Typer(help="See, migrate and back up the store, and say who may do what in it.", no_args_is_help=True)
 """The commands below ``cagg store``."""
 
 _RIGHTS = {
@@ -44,6 +44,7 @@ def status(*, json: Json = False) -> int:
     with parts.store.snapshot() as tx:
         origin, size, counts, schema = tx.origin(), tx.tree_size(), dict(tx.row_counts()), tx.schema_version()
         waiting, oldest, now = tx.queued(), tx.oldest_queued_at(), tx.now()
+        logs = [{"origin": log.origin, "state": str(log.state)} for log in tx.logs()]
     about = dict(server_facts(parts))
     taken = _taken(store_file(parts), about)
     document = {
@@ -52,6 +53,7 @@ def status(*, json: Json = False) -> int:
         "schema": schema,
         "known_schema": SCHEMA_VERSION,
         "log": origin,
+        "logs": logs,
         "entries": size,
         "waiting": waiting,
         "oldest_waiting_at": oldest,
@@ -67,7 +69,7 @@ def status(*, json: Json = False) -> int:
         rows = [
             ("store", parts.store.url),
             ("schema", schema if schema == SCHEMA_VERSION else f"{schema} (this program knows {SCHEMA_VERSION})"),
-            ("log", origin),
+            ("log", origin if len(logs) == 1 else f"{origin}, after {len(logs) - 1} frozen before it"),
             ("entries", str(size)),
             ("waiting", f"{waiting} for their place{since}" if waiting else ""),
             ("size", "" if taken is None else f"{taken / 1e6:.1f} MB"),
@@ -116,6 +118,38 @@ def migrate(*, json: Json = False) -> int:
         schema = tx.schema_version()
     document = {"url": parts.store.url, "created": created, "schema": schema}
     text = f"{parts.store.url} {'was created with' if created else 'has'} schema {schema}."
+    return answer(document, lambda to: line(to, text), json=json)
+
+
+@app.command("backup")
+def backup(
+    file: Annotated[
+        str, typer.Argument(help="New file for the copy; nothing is ever overwritten.", show_default=False)
+    ],
+    *,
+    json: Json = False,
+) -> int:
+    """Copy the store to a new file while gates go on; the copy is one consistent state, for its owner only.
+
+    It holds the personal values that were not redacted until then, and no signing key: keep both with care, and keep
+    the latest checkpoint elsewhere. To restore it, stop the gates, put the file in the store's place without a -wal and
+    -shm file beside it, and run `cagg ledger verify`.
+    """
+    from pathlib import Path
+
+    from cagg.cli._context import components, server_store
+    from cagg.store.sqlite import SqliteStore
+
+    parts = components()
+    server = server_store(parts)
+    if server is not None:
+        raise InvalidInput(f"the store {parts.store.url} is on a server; back it up with: {server.dump_command(file)}")
+    if not isinstance(parts.store, SqliteStore):
+        raise InvalidInput(f"the store {parts.store.url} is no file that can be copied; back it up by its own means.")
+    target = Path(file).absolute()
+    taken = parts.store.backup(target)
+    document = {"url": parts.store.url, "backup": str(target), "bytes": taken}
+    text = f"{parts.store.url} was copied to {target} ({taken / 1e6:.1f} MB)."
     return answer(document, lambda to: line(to, text), json=json)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from itertools import pairwise
 from typing import Any
 
+from cagg.engine_run import EngineRun
 from cagg.errors import InvalidInput, LedgerDamaged
 from cagg.ledger.encoding import parse_quantity, quantity
 from cagg.ledger.entry import instant_us
@@ -47,9 +49,9 @@ def convention_body(convention: Convention) -> dict[str, str]:
 
 
 def request_body(request: Request) -> dict[str, Any]:
-    """Return who asked, for what and for whom: identity, classification, labels and code; no secrets."""
+    """Return who asked, for what and for whom: identity, classification, labels, code and engine; no secrets."""
     identity, options = request.identity, request.options
-    return {
+    body = {
         "key": identity.key,
         "series_key": identity.series_key,
         "host": clean_text(identity.host),
@@ -69,6 +71,13 @@ def request_body(request: Request) -> dict[str, Any]:
         "labels": named(request.labels),
         "code": named(request.code),
     }
+    # entries of requests without an engine keep the bytes that they always had
+    return body if request.engine_run is None else {**body, "engine_run": _engine_body(request.engine_run)}
+
+
+def _engine_body(run: EngineRun) -> dict[str, Any]:
+    said = {item.name: getattr(run, item.name) for item in fields(EngineRun)}
+    return {name: clean_text(value) if isinstance(value, str) else value for name, value in said.items()}
 
 
 def measurement_body(
@@ -183,10 +192,19 @@ def check_measurement(body: Mapping[str, Any]) -> None:
     total = 0
     last = None
     for item in slices:
-        total += parse_quantity(item.get("energy_millijoules"))
+        if not isinstance(item, Mapping):
+            raise LedgerDamaged("a slice is no object.")
+        amounts = [parse_quantity(item.get("energy_millijoules"))]
+        if item.get("intensity_milligrams_per_kwh") is not None:
+            amounts.append(parse_quantity(item["intensity_milligrams_per_kwh"]))
+        if min(amounts) < 0:
+            raise LedgerDamaged(f"the slice at {item.get('start')!r} holds an amount below zero.")
+        total += amounts[0]
         start, end = instant_us(item.get("start"), "start"), instant_us(item.get("end"), "end")
         if end <= start or (last is not None and start < last):
             raise LedgerDamaged(f"the slices overlap or leave the order at {item.get('start')!r}.")
+        if start < instant_us(body.get("start"), "start") or end > instant_us(body.get("end"), "end"):
+            raise LedgerDamaged(f"the slice at {item.get('start')!r} lies outside of the run.")
         last = end
     if total != (0 if energy is None else parse_quantity(energy)):
         raise LedgerDamaged(f"'energy_millijoules' is {energy!r}, the slices add up to {total}.")

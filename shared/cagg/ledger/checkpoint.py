@@ -1,80 +1,163 @@
-"""Signs the tree: proves that it continues the last checkpoint, then stores a new one. The key lives in a file.
+"""Signs the tree: proves that it continues what was signed before, then stores a new checkpoint.
+
+What was signed before is known from three places: the store, the file beside the key, and anchors outside. The file is
+what a restored backup, or a second copy of the store, cannot contradict unnoticed.
 
 The formats of notes and keys stand in :mod:`cagg.ledger.notes`. Signing belongs to ``cagg maintain``: workers never
-hold the key.
+hold the key. Source: C2SP tlog-checkpoint (2025): a log must not sign checkpoints that are inconsistent.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import contextlib
-import os
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from cagg.errors import ConfigurationError, InvalidInput, LedgerDamaged, SigningRefused
+from cagg.errors import LedgerDamaged, SigningRefused
+from cagg.ledger.keyfolder import last_signed, next_key, remember, rotation_of, take_over, turn
+from cagg.ledger.lineage import key_folder
 from cagg.ledger.merkle import TreeReader, consistency_proof, verify_consistency
-from cagg.ledger.notes import ED25519, TreeHead, VerifierKey, checkpoint_text, parse_note, signed_note, verifier_key
+from cagg.ledger.notes import TreeHead, VerifierKey, checkpoint_text, note_of, parse_note, verifier_key
+from cagg.ledger.signer import FileSigner, exists
 from cagg.ports import Checkpoint, LedgerRows, Signer, Transaction
 
 __all__ = ["FileSigner", "checkpoint_of_note", "sign_checkpoint", "signer_for"]
 
-_PREFIX = "PRIVATE+KEY+"
-_SEED_BYTES = 32
+_VERIFY = "run 'cagg ledger verify' and compare with a backup before signing again."
+_RESTORED = (
+    "was the store restored from a backup, begin a successor log with 'cagg ledger roll --reason restored'; else sign "
+    "with the store that this key belongs to."
+)
 
 
-def sign_checkpoint(tx: Transaction, signer: Signer) -> Checkpoint:
+def sign_checkpoint(tx: Transaction, signer: Signer, *, outside: Sequence[Checkpoint] = ()) -> Checkpoint:
     """Sign the tree as it stands, store the checkpoint and return it.
 
-    The last checkpoint is read again and shown to be a prefix of the tree before anything is signed. When the log
-    has not grown since, that checkpoint is returned and nothing is signed.
+    Before anything is signed, the tree is shown to continue the last checkpoint of the store, the one that is kept
+    beside the key, and those from outside. When the log has not grown since the first of these, it is returned and
+    nothing is signed. While a rotation is under way, both keys sign.
+
+    Call it in a transaction of its own: what a key in a file signs is kept beside it first, so the entries must be
+    committed. A crash between the file and the store leaves a checkpoint that the next call stores.
+
+    Args:
+        tx: a writing transaction in the log.
+        signer: the log's key.
+        outside: checkpoints that were kept elsewhere; those that the key did not sign are passed over.
 
     Raises:
-        SigningRefused: the tree is not a continuation of the last checkpoint (restored backup, edited rows, second
-            log under the same name), or the signer belongs to another log.
+        SigningRefused: the tree is not a continuation of what was signed (restored backup, edited rows, second
+            store with the same key), or the signer belongs to another log.
+        ConfigurationError: what is kept beside the key cannot be read or written.
         LedgerDamaged: stored hashes are missing.
     """
-    origin = tx.origin()
-    if signer.name != origin:
+    if signer.name != tx.origin():
         raise SigningRefused(
-            f"the signing key belongs to the log {signer.name!r} and this log is {origin!r}; use the key of this log."
+            f"the signing key belongs to the log {signer.name!r} and this log is {tx.origin()!r}; use the key of this "
+            "log."
         )
-    size = tx.tree_size()
-    tree = TreeReader(tx, size)
-    last = tx.last_checkpoint()
-    if last is not None:
-        _check_continues(tree, last, origin)
-        if last.size == size:
-            return last
-    head = TreeHead(origin=origin, size=size, root=tree.root())
-    text = checkpoint_text(head)
-    signature = signer.sign(text.encode())
-    key = verifier_key(signer)
-    if not key.verifies(signature, text.encode()):
-        raise SigningRefused(f"the signer of {origin!r} made a signature that its own public key refuses; check it.")
-    note = signed_note(text, signature, key)
-    checkpoint = Checkpoint(size=size, root=head.root, note=note, created_at=tx.now())
+    folder = signer.folder if isinstance(signer, FileSigner) else None
+    if folder is None:
+        checkpoint = _next_checkpoint(tx, (signer,), None, outside)
+    else:
+        with turn(folder):
+            kept = last_signed(folder)
+            checkpoint = _next_checkpoint(tx, _signers(tx, folder, signer), kept, outside)
+            if checkpoint.note != kept:
+                remember(folder, checkpoint.note)
     tx.put_checkpoint(checkpoint)
     return checkpoint
 
 
-def _check_continues(tree: TreeReader, last: Checkpoint, origin: str) -> None:
-    remedy = "run 'cagg ledger verify' and compare with a backup before signing again."
+def _signers(tx: Transaction, folder: Path, signer: Signer) -> tuple[Signer, ...]:
+    """Return who signs now: the key in the folder, which may be newer than the one that was read, and the one that
+    takes over once its entry stands in the tree."""
+    current = FileSigner.load(folder / "log.key") if (folder / "log.key").exists() else signer
+    new = next_key(folder)
+    fact = None if new is None else rotation_of(tx, verifier_key(current), verifier_key(new))
+    return (current,) if new is None or fact is None or fact.index is None else (current, new)
+
+
+def _next_checkpoint(
+    tx: Transaction, signers: Sequence[Signer], kept: str | None, outside: Sequence[Checkpoint]
+) -> Checkpoint:
+    # the checkpoint first: another process may place entries and sign them between the two looks
+    origin, last, size = tx.origin(), tx.last_checkpoint(), tx.tree_size()
+    tree = TreeReader(tx, size)
+    keys = [verifier_key(signer) for signer in signers]
+    if last is not None:
+        _check_continues(tree, _last_head(last, origin), "its signed checkpoint", _VERIFY)
+    if kept is not None:
+        head = _kept_head(kept, origin)
+        _check_continues(tree, head, "the checkpoint that its key signed last", _RESTORED)
+    for item in outside:
+        found = _signed_head(item, keys)
+        if found is not None and found.origin == origin:
+            _check_continues(tree, found, "a checkpoint of its own in an anchor", _RESTORED)
+    if last is not None and last.size == size:
+        return last
+    if kept is not None and head.size == size and _signed_by_all(kept, keys):
+        return Checkpoint(size=size, root=head.root, note=kept, created_at=tx.now())
+    head = TreeHead(origin=origin, size=size, root=tree.root())
+    text = checkpoint_text(head)
+    signatures = [(key, signer.sign(text.encode())) for key, signer in zip(keys, signers, strict=True)]
+    if not all(key.verifies(made, text.encode()) for key, made in signatures):
+        raise SigningRefused(f"the signer of {origin!r} made a signature that its own public key refuses; check it.")
+    return Checkpoint(size=size, root=head.root, note=note_of(text, signatures), created_at=tx.now())
+
+
+def _last_head(last: Checkpoint, origin: str) -> TreeHead:
     try:
         head, _ = parse_note(last.note, ())
     except LedgerDamaged as error:
-        raise SigningRefused(f"the last checkpoint of {origin!r} cannot be read ({error}); {remedy}") from None
+        raise SigningRefused(f"the last checkpoint of {origin!r} cannot be read ({error}); {_VERIFY}") from None
     if (head.origin, head.size, head.root) != (origin, last.size, last.root):
-        raise SigningRefused(f"the last checkpoint of {origin!r} says something else than its columns; {remedy}")
-    if last.size > tree.size:
+        raise SigningRefused(f"the last checkpoint of {origin!r} says something else than its columns; {_VERIFY}")
+    return head
+
+
+def _kept_head(kept: str, origin: str) -> TreeHead:
+    try:
+        head, _ = parse_note(kept, ())
+    except LedgerDamaged as error:
         raise SigningRefused(
-            f"the log {origin!r} has {tree.size} entries, its checkpoint {last.size}: entries are gone; {remedy}"
+            f"the file log.checkpoint beside the key of {origin!r} holds no checkpoint ({str(error).rstrip('.')}); "
+            "restore the keys' folder from a backup."
+        ) from None
+    if head.origin != origin:
+        raise SigningRefused(
+            f"the file log.checkpoint beside the key of {origin!r} is of the log {head.origin!r}; give each log a "
+            "folder of its own."
         )
-    proof = consistency_proof(tree, last.size, tree.size)
-    if not verify_consistency(old_size=last.size, old_root=last.root, size=tree.size, root=tree.root(), proof=proof):
+    return head
+
+
+def _signed_head(item: Checkpoint, keys: Sequence[VerifierKey]) -> TreeHead | None:
+    try:
+        head, signers = parse_note(item.note, keys)
+    except LedgerDamaged:
+        return None  # `verify --anchors` tells
+    return head if signers else None
+
+
+def _signed_by_all(note: str, keys: Sequence[VerifierKey]) -> bool:
+    try:
+        return len(parse_note(note, keys)[1]) == len(keys)
+    except LedgerDamaged:
+        return False
+
+
+def _check_continues(tree: TreeReader, head: TreeHead, what: str, remedy: str) -> None:
+    if head.size > tree.size:
         raise SigningRefused(
-            f"the log {origin!r} is not a continuation of its signed checkpoint of {last.size} entries; {remedy}"
+            f"the log {head.origin!r} has {tree.size} entries, {what} {head.size}: entries are gone, "
+            f"nothing was signed; {remedy}"
+        )
+    proof = consistency_proof(tree, head.size, tree.size)
+    if not verify_consistency(old_size=head.size, old_root=head.root, size=tree.size, root=tree.root(), proof=proof):
+        raise SigningRefused(
+            f"the log {head.origin!r} is not a continuation of {what} of {head.size} entries, nothing was signed; "
+            f"{remedy}"
         )
 
 
@@ -88,28 +171,32 @@ def checkpoint_of_note(note: str, created_at: datetime) -> Checkpoint:
     return Checkpoint(size=head.size, root=head.root, note=note, created_at=created_at)
 
 
-def signer_for(tx: LedgerRows, folder: Path) -> FileSigner:
-    """Return the key that this log is signed with, from ``log.key`` in a folder; it is made for the first checkpoint.
+def signer_for(tx: LedgerRows, keys: Path) -> FileSigner:
+    """Return the key that this log is signed with, from ``log.key`` in its folder; it is made for the first
+    checkpoint.
 
-    A log that has been signed before is never given another key: whoever trusts the old one could no longer check
-    it. ``log.vkey`` beside the key is written again when it is missing.
+    A log that has been signed before gets another key by a rotation only: whoever trusts the old one could no longer
+    check it. ``log.vkey`` beside the key is written again when it is missing. A rotation that was interrupted after
+    its checkpoint was stored is finished.
 
     Args:
-        tx: a transaction or snapshot of the log's store.
-        folder: where the key is.
+        tx: a snapshot of the log's store, or a transaction that has signed nothing.
+        keys: where the store's keys are.
 
     Raises:
         SigningRefused: the log has checkpoints, and its key is gone or is not the one that signed them.
         ConfigurationError: a key file cannot be read or written, or holds another log's key.
     """
     origin, last = tx.origin(), tx.last_checkpoint()
+    folder = key_folder(tx, keys)
     path = folder / "log.key"
     if last is None:
         return FileSigner.load_or_create(folder, origin)
-    if not _exists(path):
+    take_over(tx, folder)
+    if not exists(path):
         raise SigningRefused(
             f"the log {origin!r} has signed checkpoints, and their key {path} is missing: nothing was signed; restore "
-            "log.key from a backup, a log's key cannot be changed in this version."
+            "log.key from a backup, or begin a successor log with 'cagg ledger roll --reason key_lost'."
         )
     signer = FileSigner.load_or_create(folder, origin)
     try:
@@ -120,157 +207,7 @@ def signer_for(tx: LedgerRows, folder: Path) -> FileSigner:
         ) from None
     if not signers:
         raise SigningRefused(
-            f"the key {path} is not the one that signed the last checkpoint of {origin!r}: nothing was signed; restore "
-            "that log.key from a backup, a log's key cannot be changed in this version."
+            f"the key {path} is not the one that signed the last checkpoint of {origin!r}: nothing was signed; "
+            "restore that log.key from a backup; keys are changed with 'cagg ledger rotate-key' only."
         )
     return signer
-
-
-# ---- the key ------------------------------------------------------------------------------------------------------
-
-
-class FileSigner:
-    """An Ed25519 key in a file; implements :class:`cagg.ports.Signer`.
-
-    The file holds one line, ``PRIVATE+KEY+name+hex key id+base64(0x01 || seed)``: the form of Go's
-    golang.org/x/mod/sumdb/note, so that its tools can use the key.
-
-    Attributes:
-        name: the log's name.
-    """
-
-    def __init__(self, *, name: str, seed: bytes) -> None:
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-        if len(seed) != _SEED_BYTES:
-            raise InvalidInput(f"an Ed25519 seed has {_SEED_BYTES} bytes, got {len(seed)}.")
-        self.name = name
-        self._key = Ed25519PrivateKey.from_private_bytes(seed)
-        self._public = VerifierKey(name=name, public_key=self._key.public_key().public_bytes_raw())
-
-    def sign(self, message: bytes) -> bytes:
-        """Return the Ed25519 signature (64 bytes)."""
-        return self._key.sign(message)
-
-    def public_key(self) -> bytes:
-        """Return the raw Ed25519 public key (32 bytes)."""
-        return self._public.public_key
-
-    def __repr__(self) -> str:
-        return f"FileSigner({self._public})"
-
-    @classmethod
-    def create(cls, path: Path, name: str) -> FileSigner:
-        """Make a new key where no file is yet, readable by its owner only, and its public half beside it.
-
-        Raises:
-            ConfigurationError: the file exists already or cannot be written.
-        """
-        seed = os.urandom(_SEED_BYTES)
-        signer = cls(name=name, seed=seed)
-        data = base64.b64encode(bytes([ED25519]) + seed).decode()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            public = path.with_suffix(".vkey")
-            if public.exists() and not path.exists():
-                raise ConfigurationError(
-                    f"the public key {public} stands there without its signing key; restore {path.name} from a backup, "
-                    "or move the public key away if the log was never signed."
-                )
-            _write_new(path, f"{_PREFIX}{name}+{signer._public.key_id.hex()}+{data}\n", 0o600)
-            if not public.exists():
-                _write_new(public, f"{signer._public}\n", 0o644)
-        except OSError as error:
-            if isinstance(error, FileExistsError) and path.exists():
-                raise ConfigurationError(f"the signing key {path} exists already; it is never overwritten.") from None
-            raise ConfigurationError(
-                f"the signing key {path} cannot be written ({error}); make its folder writable for this user."
-            ) from None
-        return signer
-
-    @classmethod
-    def load(cls, path: Path) -> FileSigner:
-        """Read a key.
-
-        Raises:
-            ConfigurationError: the file is missing, unreadable, readable by others, or holds no key.
-        """
-        try:
-            with path.open(encoding="utf-8") as file:
-                mode = os.fstat(file.fileno()).st_mode
-                text = file.read(10_000).strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(
-                f"the signing key {path} cannot be read ({error}); restore it, or name the right file."
-            ) from None
-        if mode & 0o077:
-            raise ConfigurationError(f"the signing key {path} may be read by others; run 'chmod 600 {path}'.")
-        parts = text.removeprefix(_PREFIX).split("+", 2)
-        try:
-            data = base64.b64decode(parts[2], validate=True) if len(parts) == 3 else b""
-        except (binascii.Error, ValueError):
-            data = b""
-        if not text.startswith(_PREFIX) or len(data) != 1 + _SEED_BYTES or data[0] != ED25519:
-            raise ConfigurationError(f"the file {path} holds no Ed25519 signing key; name the right file.")
-        signer = cls(name=parts[0], seed=data[1:])
-        if signer._public.key_id.hex() != parts[1]:
-            raise ConfigurationError(f"the signing key {path} is damaged: its key id does not fit; restore a backup.")
-        return signer
-
-    @classmethod
-    def load_or_create(cls, folder: Path, name: str) -> FileSigner:
-        """Return the log's key from ``log.key`` in a folder; it is made, with ``log.vkey``, when there is none.
-
-        Raises:
-            ConfigurationError: as for :meth:`load` and :meth:`create`, or the file holds another log's key.
-        """
-        path = folder / "log.key"
-        if not _exists(path):
-            try:
-                return cls.create(path, name)
-            except ConfigurationError:
-                if not _exists(path):  # otherwise another process was quicker
-                    raise
-        signer = cls.load(path)
-        if signer.name != name:
-            raise ConfigurationError(
-                f"the signing key {path} is of the log {signer.name!r} and this one is {name!r}; move it to its "
-                "own store and run 'cagg maintain' again, which makes a new one."
-            )
-        signer._check_public(path.with_suffix(".vkey"))
-        return signer
-
-    def _check_public(self, path: Path) -> None:
-        """Compare the public half in the file with this key; write it where there is no file."""
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            with contextlib.suppress(OSError):  # a convenience: signing goes on without it
-                _write_new(path, f"{self._public}\n", 0o644)
-            return
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(
-                f"the public key {path} cannot be read ({error}); make it readable, or remove it: it is written again."
-            ) from None
-        keys = [item.strip() for item in lines if item.strip() and not item.startswith("#")]
-        if str(self._public) not in keys:
-            raise ConfigurationError(
-                f"the file {path} does not hold the public half of {path.with_suffix('.key').name}; remove it, it is "
-                "written again, and compare with the key that you keep outside of the store."
-            )
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError as error:
-        raise ConfigurationError(
-            f"the keys in {path.parent} cannot be read ({error.strerror}); make the folder readable for this user."
-        ) from None
-
-
-def _write_new(path: Path, text: str, mode: int) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

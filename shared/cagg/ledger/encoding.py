@@ -14,14 +14,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from cagg.errors import InvalidInput, LedgerDamaged
+from cagg.ledger._quick_json import KEY, LARGEST_INTEGER, MOST_LEVELS, UNSURE, decode_quickly
+from cagg.ledger._quick_write import encode_quickly
 
 __all__ = ["LARGEST_INTEGER", "canonical", "decode", "parse_quantity", "quantity"]
 
-LARGEST_INTEGER = 2**53 - 1
-"""Largest whole number that every JSON reader keeps exact (RFC 7493, I-JSON, March 2015, section 2.2)."""
-
-_DEEPEST = 64
-_KEY = re.compile(r"[a-z0-9_]+")
 _QUANTITY = re.compile(r"0|-?[1-9][0-9]*")
 _LARGEST_QUANTITY = 2**63 - 1
 
@@ -32,6 +29,9 @@ def canonical(value: Any) -> bytes:
     Raises:
         InvalidInput: something in it is outside the profile; the message names its path, such as ``$.slices[2].end``.
     """
+    quick = encode_quickly(value)
+    if quick is not None:
+        return quick
     _check(value, "$", 0)
     text = json.dumps(
         value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"), default=dict
@@ -46,6 +46,12 @@ def decode(data: bytes) -> Any:
         LedgerDamaged: the bytes are not exactly what :func:`canonical` writes, for example because of a repeated
             key, a float or white space.
     """
+    value = decode_quickly(data)
+    return _decode_exactly(data) if value is UNSURE else value
+
+
+def _decode_exactly(data: bytes) -> Any:
+    """:func:`decode` word by word: the value is written again and the bytes are compared."""
     try:
         value = json.loads(
             data.decode("utf-8"), object_pairs_hook=_object, parse_float=_no_float, parse_constant=_no_float
@@ -110,11 +116,11 @@ def _check(value: Any, path: str, depth: int) -> None:
             raise InvalidInput(f"{path} is {value}, beyond 2^53 - 1; record it as a decimal text.")
     elif value is None or kind is bool:
         return
-    elif depth > _DEEPEST:
-        raise InvalidInput(f"{path} is nested more than {_DEEPEST} levels deep.")
+    elif depth >= MOST_LEVELS:
+        raise InvalidInput(f"{path} is nested more than {MOST_LEVELS - 1} levels deep.")
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            if type(key) is not str or _KEY.fullmatch(key) is None:
+            if type(key) is not str or KEY.fullmatch(key) is None:
                 raise InvalidInput(f"{path} has the key {key!r}; keys are lower-case ASCII letters, digits and '_'.")
             _check(item, f"{path}.{key}", depth + 1)
     elif kind is list or kind is tuple:

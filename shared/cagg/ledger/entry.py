@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
+from cagg.entries import PrivateValue
 from cagg.errors import IdempotencyConflict, InvalidInput, LedgerDamaged
 from cagg.ledger.encoding import canonical, decode, parse_quantity
 from cagg.ledger.identifiers import uuid7
+from cagg.ledger.kinds import check_kind
 from cagg.ledger.merkle import leaf_hash
+from cagg.ledger.private import commitments_of, recommitted, seal
 from cagg.ledger.sequencer import complete_tiles
 from cagg.ports import LedgerRows, Transaction
 from cagg.records import Entry, EntryDraft, EntryKind
@@ -27,6 +30,7 @@ __all__ = [
     "FORMAT",
     "LARGEST_BODY_BYTES",
     "append",
+    "append_many",
     "blobs_of",
     "columns_of",
     "idempotency_key",
@@ -45,20 +49,27 @@ _SMALLEST_SPILL_BYTES = 256
 """A value below this stays in the body: its digest would hardly be shorter."""
 
 _LARGEST_AMOUNT = 2**63 - 1
+_UNENDING = 2**63
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _US = timedelta(microseconds=1)
 
-ENVELOPE = ("v", "kind", "log", "entry_id", "idempotency_key", "request_key", "ordinal", "recorded_at", "spilled")
+ENVELOPE = (
+    "v",
+    "kind",
+    "log",
+    "entry_id",
+    "idempotency_key",
+    "request_key",
+    "ordinal",
+    "recorded_at",
+    "private",
+    "spilled",
+)
 """Keys that append writes and drafts must not."""
 
-
-class _Need(Enum):
-    """Whether a field may be absent."""
-
-    YES = "yes"
-    NO = "no"
+_ENVELOPE = frozenset(ENVELOPE)
 
 
 def idempotency_key(kind: EntryKind, request_key: str, ordinal: int) -> bytes:
@@ -77,43 +88,114 @@ def append(tx: Transaction, draft: EntryDraft) -> Entry:
         IdempotencyConflict: the key is taken by an entry with another body.
         InvalidInput: the body is outside the canonical profile, or a blob is not what its digest says.
     """
-    key = idempotency_key(draft.kind, draft.request_key, draft.ordinal)
-    # where many write, locks are held by now: the insert itself finds out, which saves a question
-    stored = tx.entry_by_key(key) if tx.sequences_inline else None
-    if stored is not None:
-        return _same(tx, draft, stored)
-    now = tx.now()
-    full = _full_body(draft, key, tx.origin(), uuid7(now), format_instant(now))
+    return append_many(tx, (draft,))[0]
+
+
+def append_many(tx: Transaction, drafts: Sequence[EntryDraft]) -> list[Entry]:
+    """Record drafts in their order, each once, in few statements; returns their entries.
+
+    Each is recorded as :func:`append` would, and one that comes twice gives the same entry twice. When this raises,
+    some of the drafts may be recorded in the transaction: roll it back.
+
+    Raises:
+        IdempotencyConflict, InvalidInput: as :func:`append`, of any of the drafts.
+    """
+    keys = [idempotency_key(draft.kind, draft.request_key, draft.ordinal) for draft in drafts]
+    first = tx.tree_size() if tx.sequences_inline and keys else None
+    stamp = _Stamp(origin=tx.origin(), now=(now := tx.now()), recorded_at=format_instant(now))
+    new: dict[bytes, _Prepared] = {}
+    for key, draft in zip(keys, drafts, strict=True):
+        if key not in new:
+            new[key] = _prepare(stamp, draft, key, None if first is None else first + len(new))
+    # the insert itself finds out what is recorded already, which saves a question
+    refused = tx.insert_entries([(one.entry, one.columns) for one in new.values()])
+    stored = dict(tx.entries_by_keys(refused)) if refused else {}
+    if refused:
+        new = _without(new, refused, first)
+    for one in new.values():
+        _attach(tx, one)
+    if first is not None:
+        complete_tiles(tx, first, first + len(new))
+    return [_once(tx, draft, key, new, stored) for key, draft in zip(keys, drafts, strict=True)]
+
+
+class _Stamp(NamedTuple):
+    """What all entries of one call say alike."""
+
+    origin: str
+    now: datetime
+    recorded_at: str
+
+
+class _Prepared(NamedTuple):
+    """A new entry with everything that is stored with it."""
+
+    entry: Entry
+    columns: Mapping[str, str | int | None]
+    blobs: Mapping[str, bytes]
+    sealed: Sequence[PrivateValue]
+
+
+def _prepare(stamp: _Stamp, draft: EntryDraft, key: bytes, index: int | None) -> _Prepared:
+    entry_id = uuid7(stamp.now)
+    sealed = seal(draft.private, entry_id) if draft.private else ()
+    full = _full_body(draft, key, stamp.origin, entry_id, stamp.recorded_at, commitments_of(sealed) if sealed else ())
     data, blobs = _spill(full)
     try:
         columns = columns_of(full)
+        check_kind(full)
     except LedgerDamaged as error:
         raise InvalidInput(f"the {draft.kind} entry of {draft.request_key} cannot be recorded: {error}") from None
     entry = Entry(
-        entry_id=full["entry_id"],
+        entry_id=entry_id,
         kind=draft.kind,
         idempotency_key=key,
         body=data,
         leaf_hash=leaf_hash(data),
-        index=tx.tree_size() if tx.sequences_inline else None,
-        recorded_at=now,
+        index=index,
+        recorded_at=stamp.now,
     )
-    attached = tuple(_attached(draft))
-    if not tx.insert_entry(entry, columns):
-        stored = tx.entry_by_key(key)
-        if stored is None:
-            raise LedgerDamaged(f"the store refuses the {draft.kind} entry of {draft.request_key} as one it has not.")
-        return _same(tx, draft, stored)
-    for digest, blob in (*attached, *blobs.items()):
+    if draft.blobs:
+        blobs = {**dict(_attached(draft)), **blobs}
+    return _Prepared(entry=entry, columns=columns, blobs=blobs, sealed=sealed)
+
+
+def _without(new: Mapping[bytes, _Prepared], refused: Collection[bytes], first: int | None) -> dict[bytes, _Prepared]:
+    """Return the entries that were kept, with the places that the store gave them."""
+    kept = {key: one for key, one in new.items() if key not in refused}
+    if first is None:
+        return kept
+    placed = enumerate(kept.items(), start=first)
+    return {key: one._replace(entry=replace(one.entry, index=place)) for place, (key, one) in placed}
+
+
+def _attach(tx: Transaction, one: _Prepared) -> None:
+    for digest, blob in one.blobs.items():
         tx.put_blob(digest, blob)
-    if entry.index is not None:
-        complete_tiles(tx, entry.index, entry.index + 1)
-    return entry
+    if one.sealed:
+        tx.put_private(one.sealed)
+
+
+def _once(
+    tx: Transaction, draft: EntryDraft, key: bytes, new: dict[bytes, _Prepared], stored: dict[bytes, Entry]
+) -> Entry:
+    """Return the draft's entry: the new one for the first draft with its key, else the stored one, compared."""
+    if key in new:
+        entry = stored[key] = new.pop(key).entry
+        return entry
+    if key not in stored:
+        raise LedgerDamaged(f"the store refuses the {draft.kind} entry of {draft.request_key} as one it has not.")
+    return _same(tx, draft, stored[key])
 
 
 def _same(tx: Transaction, draft: EntryDraft, stored: Entry) -> Entry:
     """Return the entry that has the draft's key; raises IdempotencyConflict when it says something else."""
-    full = _full_body(draft, stored.idempotency_key, tx.origin(), stored.entry_id, format_instant(stored.recorded_at))
+    log, recorded_at, private = (
+        _log_of(stored),
+        format_instant(stored.recorded_at),
+        recommitted(tx, draft.private, stored),
+    )
+    full = _full_body(draft, stored.idempotency_key, log, stored.entry_id, recorded_at, private)
     if _spill(full)[0] != stored.body:
         raise IdempotencyConflict(
             f"the {draft.kind} entry {draft.ordinal} of {draft.request_key} is already recorded as "
@@ -122,10 +204,18 @@ def _same(tx: Transaction, draft: EntryDraft, stored: Entry) -> Entry:
     return stored
 
 
-def _full_body(draft: EntryDraft, key: bytes, log: str, entry_id: str, recorded_at: str) -> dict[str, Any]:
-    taken = [name for name in ENVELOPE if name in draft.body]
-    if taken:
-        raise InvalidInput(f"an entry's body must not hold {taken[0]!r}; it is written by the ledger.")
+def _log_of(stored: Entry) -> str:
+    """Return the log that an entry stands in, which may be one before the log that grows now."""
+    body = decode(stored.body)
+    return str(body.get("log")) if isinstance(body, dict) else ""
+
+
+def _full_body(
+    draft: EntryDraft, key: bytes, log: str, entry_id: str, recorded_at: str, private: Sequence[Mapping[str, str]]
+) -> dict[str, Any]:
+    if not _ENVELOPE.isdisjoint(draft.body):
+        taken = next(name for name in ENVELOPE if name in draft.body)
+        raise InvalidInput(f"an entry's body must not hold {taken!r}; it is written by the ledger.")
     if draft.ordinal < 0 or not draft.request_key:
         raise InvalidInput(f"an entry needs a request key and an ordinal from 0, got {draft.request_key!r}.")
     return {
@@ -139,12 +229,13 @@ def _full_body(draft: EntryDraft, key: bytes, log: str, entry_id: str, recorded_
         "request_key": draft.request_key,
         "ordinal": draft.ordinal,
         "recorded_at": recorded_at,
+        **({"private": list(private)} if private else {}),
     }
 
 
 def _attached(draft: EntryDraft) -> Iterator[tuple[str, bytes]]:
     """The draft's own blobs, checked: bytes that ``verify`` does not find from a leaf would not be protected."""
-    named = set(blobs_of(draft.body)) if draft.blobs else set()
+    named = set(blobs_of(draft.body))
     for digest, blob in draft.blobs.items():
         if hashlib.sha256(blob).hexdigest() != digest:
             raise InvalidInput(f"the attachment {digest[:16]!r}… is not what its digest says; use its hex SHA-256.")
@@ -245,63 +336,52 @@ def columns_of(body: Mapping[str, Any]) -> dict[str, str | int | None]:
         request = {}
     if not isinstance(request, dict):
         raise LedgerDamaged("'request' is no object.")
-    identity: Mapping[str, Any] = request
+    of, who = body.get, request.get
+    if of("kind") is None or of("recorded_at") is None or of("request_key") is None:
+        missing = next(name for name in ("kind", "recorded_at", "request_key") if of(name) is None)
+        raise LedgerDamaged(f"{missing!r} is missing.")
+    attempt = who("attempt")
     return {
-        "kind": _text(body, "kind", 24, needed=_Need.YES),
-        "recorded_us": _instant(body, "recorded_at", needed=_Need.YES),
-        "request_key": _text(body, "request_key", needed=_Need.YES),
-        "host": _text(identity, "host"),
-        "root_run_id": _text(identity, "root_run_id"),
-        "task_key": _text(identity, "task_key"),
-        "attempt": _whole(identity, "attempt"),
-        "budget_path": _text(body if "budget_path" in body else identity, "budget_path"),
-        "start_us": _instant(body, "start"),
-        "end_us": _instant(body, "end"),
-        "outcome": _text(body, "outcome", 24),
-        "energy_millijoules": _amount(body, "energy_millijoules"),
-        "carbon_micrograms": _amount(body, "carbon_micrograms"),
-        "grade": _text(body, "grade", 1),
-        "part_of": _text(body, "part_of"),
+        "kind": _text(of("kind"), "kind", 24),
+        "recorded_us": instant_us(of("recorded_at"), "recorded_at"),
+        "request_key": _text(of("request_key"), "request_key"),
+        "host": _text(who("host"), "host"),
+        "root_run_id": _text(who("root_run_id"), "root_run_id"),
+        "task_key": _text(who("task_key"), "task_key"),
+        "attempt": attempt if attempt is None or type(attempt) is int else _whole(attempt, "attempt"),
+        "budget_path": _text(of("budget_path") if "budget_path" in body else who("budget_path"), "budget_path"),
+        "start_us": None if of("start") is None else instant_us(of("start"), "start"),
+        "end_us": None if of("end") is None else instant_us(of("end"), "end"),
+        "outcome": _text(of("outcome"), "outcome", 24),
+        "energy_millijoules": _amount(of("energy_millijoules"), "energy_millijoules"),
+        "carbon_micrograms": _amount(of("carbon_micrograms"), "carbon_micrograms"),
+        "grade": _text(of("grade"), "grade", 1),
+        "part_of": _text(of("part_of"), "part_of"),
     }
 
 
-def _absent(body: Mapping[str, Any], name: str, needed: _Need) -> bool:
-    if body.get(name) is not None:
-        return False
-    if needed is _Need.YES:
-        raise LedgerDamaged(f"{name!r} is missing.")
-    return True
-
-
-def _text(body: Mapping[str, Any], name: str, longest: int | None = None, *, needed: _Need = _Need.NO) -> str | None:
-    if _absent(body, name, needed):
+def _text(value: Any, name: str, longest: int = _UNENDING) -> str | None:
+    if value is None:
         return None
-    value = body[name]
-    if not isinstance(value, str) or (longest is not None and len(value) > longest):
-        raise LedgerDamaged(f"{name!r} must be text{f' of at most {longest} characters' if longest else ''}.")
-    return str(value)
+    if not isinstance(value, str) or len(value) > longest:
+        at_most = f" of at most {longest} characters" if longest < _UNENDING else ""
+        raise LedgerDamaged(f"{name!r} must be text{at_most}.")
+    return value if type(value) is str else str(value)
 
 
-def _whole(body: Mapping[str, Any], name: str) -> int | None:
-    if _absent(body, name, _Need.NO):
-        return None
-    value = body[name]
+def _whole(value: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise LedgerDamaged(f"{name!r} must be a whole number.")
     return value
 
 
-def _amount(body: Mapping[str, Any], name: str) -> int | None:
-    if _absent(body, name, _Need.NO):
+def _amount(value: Any, name: str) -> int | None:
+    if value is None:
         return None
-    amount = parse_quantity(body[name])
+    amount = parse_quantity(value)
     if abs(amount) > _LARGEST_AMOUNT:
         raise LedgerDamaged(f"{name!r} is larger than the largest amount that can be stored.")
     return amount
-
-
-def _instant(body: Mapping[str, Any], name: str, *, needed: _Need = _Need.NO) -> int | None:
-    return None if _absent(body, name, needed) else instant_us(body[name], name)
 
 
 def instant_us(value: object, name: str) -> int:

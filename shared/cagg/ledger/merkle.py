@@ -20,6 +20,7 @@ __all__ = [
     "TILE_WIDTH",
     "Frontier",
     "HashReader",
+    "TiledFrontier",
     "TreeReader",
     "consistency_proof",
     "inclusion_proof",
@@ -90,14 +91,55 @@ def root_of(leaves: Iterable[bytes]) -> bytes:
     return frontier.root()
 
 
+class TiledFrontier:
+    """A :class:`Frontier` that is fed a tile at a time and tells the root at any size: half the hashes of one that is
+    fed leaf by leaf beside its tiles."""
+
+    __slots__ = ("_full", "_rest")
+
+    def __init__(self) -> None:
+        self._full = Frontier()
+        self._rest: list[bytes] = []
+
+    @property
+    def size(self) -> int:
+        """How many leaves it has."""
+        return self._full.size * TILE_WIDTH + len(self._rest)
+
+    @property
+    def room(self) -> int:
+        """How many leaves the tile takes that is being filled, 1 to 256."""
+        return TILE_WIDTH - len(self._rest)
+
+    def add(self, leaves: Sequence[bytes]) -> tuple[bytes, bytes] | None:
+        """Add hashes of further leaves, at most ``room``; returns (hashes, root) of the tile that is full now."""
+        if len(leaves) > self.room:
+            raise InvalidInput(f"the tile takes {self.room} more leaves, got {len(leaves)}.")
+        self._rest.extend(leaves)
+        if len(self._rest) < TILE_WIDTH:
+            return None
+        hashes = b"".join(self._rest)
+        root = tile_root(hashes)
+        self._full.append(root)
+        self._rest.clear()
+        return hashes, root
+
+    def root(self, further: Sequence[bytes] = ()) -> bytes:
+        """Return the root of the tree, as it would be with further leaves."""
+        frontier = Frontier()
+        frontier.extend(self._rest)
+        frontier.extend(further)
+        return _fold([*self._full._nodes, *frontier._nodes])
+
+
 def tile_root(hashes: bytes) -> bytes:
     """Return the root over the 256 hashes of a full tile: one hash of the level above."""
-    row = split_hashes(hashes)
-    if len(row) != TILE_WIDTH:
-        raise InvalidInput(f"a full tile holds {TILE_WIDTH} hashes, got {len(row)}.")
-    while len(row) > 1:
-        row = [node_hash(left, right) for left, right in zip(row[::2], row[1::2], strict=True)]
-    return row[0]
+    if len(hashes) != TILE_WIDTH * HASH_BYTES:
+        raise InvalidInput(f"a full tile holds {TILE_WIDTH} hashes of {HASH_BYTES} bytes, got {len(hashes)} bytes.")
+    row = hashes
+    while len(row) > HASH_BYTES:
+        row = b"".join([sha256(b"\x01" + row[at : at + 64]).digest() for at in range(0, len(row), 64)])
+    return row
 
 
 def split_hashes(data: bytes) -> list[bytes]:

@@ -23,9 +23,11 @@ __all__ = [
     "TreeHead",
     "VerifierKey",
     "checkpoint_text",
+    "note_of",
     "open_note",
     "parse_note",
     "signed_note",
+    "signer_ids",
     "verifier_key",
 ]
 
@@ -122,23 +124,54 @@ def checkpoint_text(head: TreeHead) -> str:
 
 def signed_note(text: str, signature: bytes, key: VerifierKey) -> str:
     """Return a text with one signature as a note."""
-    return f"{text}\n— {key.name} {base64.b64encode(key.key_id + signature).decode()}\n"
+    return note_of(text, [(key, signature)])
+
+
+def note_of(text: str, signatures: Sequence[tuple[VerifierKey, bytes]]) -> str:
+    """Return a text with the signatures of several keys as a note; one line each, in their order."""
+    lines = [f"— {key.name} {base64.b64encode(key.key_id + made).decode()}\n" for key, made in signatures]
+    return f"{text}\n{''.join(lines)}"
 
 
 def open_note(note: str, keys: Sequence[VerifierKey]) -> tuple[str, list[VerifierKey]]:
     """Return a signed note's text and which of the keys signed it; signatures of unknown keys are passed over.
 
+    A signature belongs to a key when name and key id agree. Two known keys may share both: an id has four bytes only,
+    and a key with a wanted id can be made. Then the signature must be that of one of them.
+
     Raises:
         LedgerDamaged: the note is malformed, or a signature that claims one of the keys is wrong.
     """
-    if len(note) > _LONGEST_NOTE or any(ord(c) < 0x20 and c != "\n" for c in note):
-        raise LedgerDamaged("the signed note is too long or holds control characters.")
+    text, signatures = _split(note)
+    signers: list[VerifierKey] = []
+    for name, data in signatures:
+        claimed = [key for key in keys if key.name == name and key.key_id == data[:4]]
+        if not claimed or any(key in signers for key in claimed):
+            continue  # unknown, or once more
+        made = [key for key in claimed if len(data) == 4 + _SIGNATURE_BYTES and key.verifies(data[4:], text.encode())]
+        if not made:
+            raise LedgerDamaged(f"the signature of {name!r} ({data[:4].hex()}) does not fit the note.")
+        signers.append(made[0])
+    return text, signers
+
+
+def signer_ids(note: str) -> list[str]:
+    """Return what the signatures of a note claim to be of, as ``name+key id``; empty for what is no note."""
+    try:
+        return [f"{name}+{data[:4].hex()}" for name, data in _split(note)[1]]
+    except LedgerDamaged:
+        return []
+
+
+def _split(note: str) -> tuple[str, list[tuple[str, bytes]]]:
+    """Return a note's text, and of each signature the name that it claims and its bytes: key id and signature."""
+    if len(note) > _LONGEST_NOTE or any((c < " " and c != "\n") or "\ud800" <= c <= "\udfff" for c in note):
+        raise LedgerDamaged("the signed note is too long or holds control characters, or bytes that are no text.")
     text, separator, block = note.rpartition("\n\n")
     lines = block.split("\n")
     if not separator or lines[-1] != "" or len(lines) < 2 or len(lines) > _MOST_SIGNATURES + 1:
         raise LedgerDamaged("the signed note has no signature lines after an empty line.")
-    text += "\n"
-    signers: list[VerifierKey] = []
+    signatures = []
     for line in lines[:-1]:
         match = _SIGNATURE_LINE.fullmatch(line)
         if match is None:
@@ -149,13 +182,8 @@ def open_note(note: str, keys: Sequence[VerifierKey]) -> tuple[str, list[Verifie
             raise LedgerDamaged(f"the signature of {match[1]!r} is not base64.") from None
         if base64.b64encode(data).decode() != match[2] or len(data) < 5:
             raise LedgerDamaged(f"the signature of {match[1]!r} is not in the one base64 form.")
-        for key in keys:
-            if key.name != match[1] or key.key_id != data[:4] or key in signers:
-                continue
-            if len(data) != 4 + _SIGNATURE_BYTES or not key.verifies(data[4:], text.encode()):
-                raise LedgerDamaged(f"the signature of {key.name!r} ({key.key_id.hex()}) does not fit the note.")
-            signers.append(key)
-    return text, signers
+        signatures.append((match[1], data))
+    return f"{text}\n", signatures
 
 
 def parse_note(note: str, keys: Sequence[VerifierKey]) -> tuple[TreeHead, list[VerifierKey]]:

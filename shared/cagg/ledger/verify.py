@@ -1,328 +1,326 @@
 """Checks everything the ledger stores against everything else it stores, and against keys from outside.
 
-In this order: the checkpoints' signatures; their roots, the tiles and the leaf hashes; each leaf hash against its
-body; the body against the canonical profile; the index columns, the arithmetic and the idempotency key against the
-body; attachments against their digests; the queue. Every failure is listed, not only the first.
+In this order, log by log: the checkpoints' signatures; the roots, the tiles and the leaf hashes; each leaf hash
+against its body; the body against the canonical profile and its kind; the index columns, the arithmetic and the
+idempotency key against the body; attachments and personal values against their digests and commitments; the queue;
+the number of rows. Then whether the logs follow from one another. Every failure is listed, not only the first.
 
-What no check can see without help from outside: entries cut off at the end (pass an older checkpoint that was kept
-elsewhere as ``since``) and a log that was rewritten and signed again with another key (pass the keys you trust).
+What no check can see without help from outside: entries cut off at the end (pass checkpoints that were kept elsewhere
+as ``since``) and a log that was rewritten and signed again with another key (pass the keys you trust).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
-from hashlib import sha256
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from itertools import pairwise
 
-from cagg.errors import CaggError, InvalidInput, LedgerDamaged
-from cagg.ledger.bodies import check_measurement
-from cagg.ledger.encoding import decode
-from cagg.ledger.entry import FORMAT, blobs_of, columns_of, idempotency_key, resolve
-from cagg.ledger.merkle import EMPTY_ROOT, HASH_BYTES, TILE_WIDTH, Frontier, leaf_hash, tile_root
-from cagg.ledger.notes import VerifierKey, parse_note
+from cagg.entries import Log, LogState
+from cagg.errors import InvalidInput, LedgerDamaged
+from cagg.ledger._verify_beside import Beside, ClockCheck, check_queue, check_rows, check_told
+from cagg.ledger._verify_body import Found, Row
+from cagg.ledger._verify_failures import Failures
+from cagg.ledger._verify_heads import Heads, read_heads
+from cagg.ledger._verify_losses import Losses, origin_of
+from cagg.ledger._verify_pool import WORTH_HELPERS, checked_pages
+from cagg.ledger._verify_tree import TreeCheck
+from cagg.ledger.lineage import Succession, succession
+from cagg.ledger.merkle import EMPTY_ROOT
+from cagg.ledger.notes import VerifierKey
 from cagg.ledger.report import Assurance, Failure, FailureKind, VerifyReport
-from cagg.ports import AuditRow, Checkpoint, Transaction
-from cagg.records import EntryKind
+from cagg.ports import Checkpoint, Transaction
 
 __all__ = ["Assurance", "Failure", "FailureKind", "VerifyReport", "verify"]
 
 _LONGEST_QUEUED = timedelta(hours=1)
-_MISSING = b"\x00" * HASH_BYTES
-"""Stands for a leaf hash that cannot be read, so that the tree goes on and every later failure is still found."""
 
 
 def verify(
     snapshot: Transaction,
     trusted_keys: Sequence[str],
-    since: Checkpoint | None = None,
+    since: Checkpoint | Sequence[Checkpoint] | None = None,
     *,
     longest_queued: timedelta = _LONGEST_QUEUED,
+    tree_only: bool = False,
+    log: str | None = None,
+    workers: int = 1,
 ) -> VerifyReport:
-    """Verify the whole log, streaming: memory does not grow with its length.
+    """Verify the logs of a store, streaming: memory does not grow with their length.
 
     Args:
         snapshot: a reading transaction.
         trusted_keys: verifier keys as text, from outside the store. Without any, at most ``consistent`` is reached;
-            with some, every checkpoint must be signed by one of them.
-        since: an older checkpoint that was kept outside the store; the log must continue it.
+            with some, every checkpoint must be signed by one of them, or by one that they vouch for.
+        since: checkpoints that were kept outside the store; the log that they name must be there and continue them.
         longest_queued: entries that wait longer for the sequencer are a failure.
+        tree_only: check signatures, roots, tiles and leaf hashes alone, and read no entry but those about keys and
+            logs, which are found by their columns.
+        log: name of the one log to verify; None = all of the store, and that each follows from the one before it.
+        workers: processes that check entries of a log of more than some ten thousand; 1 = this one. More than one
+            needs a main module that may be imported (``if __name__ == "__main__"``).
 
     Raises:
-        InvalidInput: a trusted key is no key.
+        InvalidInput: a trusted key is no key, or the store has no log of the name.
+        HelperLost: one of several processes ended before its work was done.
         StoreUnavailable: the store cannot be read.
     """
-    keys = [VerifierKey.parse(text) for text in trusted_keys]
-    return _Verification(snapshot, keys, since, longest_queued).run()
+    if workers < 1:
+        raise InvalidInput(f"the number of processes that verify must be 1 or more, got {workers}.")
+    for text in trusted_keys:
+        VerifierKey.parse(text)
+    outside = [since] if isinstance(since, Checkpoint) else list(since or ())
+    store = Failures("")
+    logs = _logs(snapshot, store)
+    if not logs:
+        return _unreadable(snapshot, store, tree_only=tree_only)
+    names = [item.origin for item in logs] if log is None else [log]
+    losses = Losses.stated(snapshot) if log is None and outside and len(logs) > 1 else Losses({})
+    outside = losses.without_forgotten(outside, [item.origin for item in logs])
+    reports = []
+    for name in names:
+        tx = snapshot if name == snapshot.origin() else snapshot.in_log(name)
+        mine = [item for item in outside if origin_of(item) == name]
+        if name == names[-1]:
+            mine += [item for item in outside if origin_of(item) not in names]  # their names are named as a failure
+        options = {"longest_queued": longest_queued, "tree_only": tree_only, "workers": workers}
+        mine = losses.without_lost(tx, mine)
+        reports.append(_LogCheck(tx, trusted_keys, mine, **options).run())  # type: ignore[arg-type]
+    breaks: Sequence[str] = ()
+    if log is None:
+        sound = not store.found and not any(report.failures for report in reports)
+        found = _check_logs(snapshot, logs, store, sound=sound)
+        breaks = () if found is None else found.breaks
+        reports = reports if found is None else _broken_off(reports, found)
+    breaks = [*breaks, *losses.judged(reports, store)]
+    if log is None and not (store.found or breaks):
+        reports = _vouched(reports)
+    return _whole(reports, store, breaks)
 
 
-class _Verification:
+def _logs(snapshot: Transaction, store: Failures) -> Sequence[Log]:
+    """Return the logs of the store, oldest first; none when the list of them cannot be read."""
+    try:
+        logs = snapshot.logs()
+        for name in (snapshot.origin(), *(item.origin for item in logs)):
+            name.encode()
+    except (LedgerDamaged, UnicodeEncodeError, AttributeError) as error:
+        store.add(FailureKind.LOG, None, f"the list of the store's logs cannot be read: {error}")
+        return []
+    return logs
+
+
+def _unreadable(snapshot: Transaction, store: Failures, *, tree_only: bool) -> VerifyReport:
+    return VerifyReport(
+        origin=str(snapshot.origin()).encode("utf-8", "backslashreplace").decode(),
+        size=0,
+        root=EMPTY_ROOT,
+        signed_size=0,
+        checkpoints=0,
+        queued=0,
+        assurance=Assurance.NONE,
+        failures=tuple(store.found),
+        tree_only=tree_only,
+    )
+
+
+def _check_logs(snapshot: Transaction, logs: Sequence[Log], store: Failures, *, sound: bool) -> Succession | None:
+    """Check that the last log grows, and that those before it are frozen and follow from one another.
+
+    Args:
+        snapshot: a reading transaction.
+        logs: the list of logs.
+        store: where failures go.
+        sound: True when nothing failed within the logs.
+
+    Returns what the logs say of each other; None when that cannot be read.
+    """
+    states = [item.state for item in logs]
+    if states != [LogState.FROZEN] * (len(logs) - 1) + [LogState.ACTIVE]:
+        message = f"the store holds {states.count(LogState.ACTIVE)} log rows that grow where one, the last, belongs."
+        store.add(FailureKind.ROWS, None, message)
+    foreign = snapshot.row_counts().get("foreign", 0)
+    if foreign:
+        store.add(FailureKind.ROWS, None, f"the store holds {foreign} rows that belong to none of its logs.")
+    try:
+        found = succession(snapshot)
+    except (LedgerDamaged, ValueError, OverflowError) as error:  # tampered rows may hold anything
+        if sound:  # otherwise what cannot be read was named already, entry by entry
+            message = f"whether the logs of the store follow from one another cannot be read: {error}"
+            store.add(FailureKind.LOG, None, message)
+        return None
+    for problem in found.problems:
+        store.add(FailureKind.LOG, None, problem)
+    return found
+
+
+def _broken_off(reports: Sequence[VerifyReport], found: Succession) -> list[VerifyReport]:
+    """Let the report of each log that breaks off say that nobody signs what stands behind its last signature."""
+    broken = {before.log.origin for before, one in pairwise(found.logs) if one.broken_at is not None}
+    return [replace(item, beyond_break=item.unsigned) if item.origin in broken else item for item in reports]
+
+
+def _vouched(reports: Sequence[VerifyReport]) -> list[VerifyReport]:
+    """Let each log vouch for the one before it: its first entry names that one's size and root, which were compared."""
+    order = list(Assurance)
+    found = list(reports)
+    for number in range(len(found) - 1, 0, -1):
+        later, earlier = found[number], found[number - 1]
+        if earlier.failures or order.index(later.assurance) <= order.index(earlier.assurance) or not later.verified:
+            continue
+        anchored = earlier.size if later.assurance is Assurance.ANCHORED else earlier.anchored_size
+        found[number - 1] = replace(
+            earlier, assurance=later.assurance, signed_size=earlier.size, anchored_size=anchored
+        )
+    return found
+
+
+def _whole(reports: Sequence[VerifyReport], store: Failures, breaks: Sequence[str]) -> VerifyReport:
+    """Put the reports of all logs together: sums, every failure, the weakest assurance."""
+    last = reports[-1]
+    failures = (*(failure for report in reports for failure in report.failures), *store.found)
+    order = list(Assurance)
+    weakest = min((report.assurance for report in reports), key=order.index)
+    several = len(reports) > 1
+    return VerifyReport(
+        origin=last.origin,
+        size=sum(report.size for report in reports),
+        root=last.root,
+        signed_size=sum(report.signed_size for report in reports),
+        anchored_size=sum(report.anchored_size for report in reports),
+        checkpoints=sum(report.checkpoints for report in reports),
+        queued=sum(report.queued for report in reports),
+        assurance=Assurance.NONE if failures else weakest,
+        failures=failures,
+        notes=(*(note for report in reports for note in report.notes), *breaks),
+        tree_only=last.tree_only,
+        logs=tuple(reports) if several else (),
+        beyond_break=sum(report.beyond_break for report in reports),
+    )
+
+
+class _LogCheck:
+    """The check of one log."""
+
     def __init__(
-        self, tx: Transaction, keys: Sequence[VerifierKey], since: Checkpoint | None, longest_queued: timedelta
+        self,
+        tx: Transaction,
+        keys: Sequence[str],
+        outside: Sequence[Checkpoint],
+        *,
+        longest_queued: timedelta,
+        tree_only: bool,
+        workers: int,
     ) -> None:
         self.tx = tx
         self.keys = keys
-        self.since = since
+        self.outside = outside
         self.longest_queued = longest_queued
-        self.failures: list[Failure] = []
+        self.tree_only = tree_only
+        self.workers = workers
         self.origin = tx.origin()
-        self.signed: list[int] = []
-        self.rows: list[list[bytes]] = [[]]
-        self.tiles = 0
-        self._tile_numbers: dict[int, int] = {}
-        self.leaves = 0
-
-    def fail(self, kind: FailureKind, index: int | None, message: str) -> None:
-        self.failures.append(Failure(kind=kind, index=index, message=message))
+        self.heads_found = Failures(self.origin)
+        self.tree_found = Failures(self.origin)
+        self.entries_found = Failures(self.origin)
+        self.rest_found = Failures(self.origin)
+        self.notes: tuple[str, ...] = ()
+        self.private_rows = 0
 
     def run(self) -> VerifyReport:
-        expected, count = self._expected_roots()
+        heads = read_heads(self.tx, self.keys, self.outside, self.heads_found)
         size = self._size()
-        if 0 in expected:
-            self._check_roots(expected.pop(0), 0, EMPTY_ROOT)
-        frontier = Frontier()
-        for row in self._dense_rows(size):
-            leaf = row.leaf_hash if row is not None and _is_hash(row.leaf_hash) else _MISSING
-            frontier.append(leaf)
-            self._grow(0, leaf)
-            if frontier.size in expected:
-                self._check_roots(expected.pop(frontier.size), frontier.size, frontier.root())
-            if row is not None:
-                self._check_row(row)
-        for at, heads in sorted(expected.items()):
-            for name, _ in heads:
-                self.fail(
-                    FailureKind.TRUNCATED, at, f"{name} covers {at} entries and the log has {size}: entries are gone."
-                )
-        queued = self._check_queue()
-        self._check_counts(count, queued)
+        tree = TreeCheck(self.tx, heads.expected, self.tree_found)
+        if self.tree_only:
+            for page in self.tx.leaf_pages(0, size):
+                tree.feed([row[0] for row in page], [row[1] for row in page])
+                if tree.over:
+                    break
+            check_told(self.tx, self.entries_found)
+        else:
+            self._check_entries(tree, size)
+        tree.finish()
+        size = tree.size if tree.over else size  # one index that was edited makes no large log
+        queued = self._check_rest(tree, heads)
+        found = (self.heads_found, self.tree_found, self.entries_found, self.rest_found)
+        failures = tuple(failure for part in found for failure in part.found)
         return VerifyReport(
             origin=self.origin,
             size=size,
-            root=frontier.root(),
-            signed_size=max(self.signed, default=0),
-            checkpoints=count,
+            root=tree.root(),
+            signed_size=min(heads.signed_size, size),
+            anchored_size=min(heads.anchored_size, size),
+            checkpoints=heads.stored,
             queued=queued,
-            assurance=self._assurance(size),
-            failures=tuple(self.failures),
+            assurance=_assurance(failures, size, heads),
+            failures=failures,
+            notes=(*(f"in the log {self.origin} {note}" for note in (*heads.notes, *self.notes)),),
+            tree_only=self.tree_only,
         )
-
-    def _assurance(self, size: int) -> Assurance:
-        if self.failures or size == 0:
-            return Assurance.NONE
-        if not any(self.signed):
-            return Assurance.CONSISTENT
-        return Assurance.ANCHORED if self.since is not None and self.since.size > 0 else Assurance.SIGNED
-
-    # ---- checkpoints --------------------------------------------------------------------------------------------
-
-    def _expected_roots(self) -> tuple[dict[int, list[tuple[str, bytes]]], int]:
-        """Return the roots that the tree must have at certain sizes, each with the name of who says so."""
-        expected: dict[int, list[tuple[str, bytes]]] = {}
-        try:
-            stored = self.tx.checkpoints()
-        except LedgerDamaged as error:
-            self.fail(FailureKind.CHECKPOINT, None, str(error))
-            return expected, 0
-        named = [(f"the checkpoint of size {item.size}", item) for item in stored]
-        if self.since is not None:
-            named.append((f"the outside checkpoint of size {self.since.size}", self.since))
-        for name, item in named:
-            try:
-                head, signers = parse_note(item.note, self.keys)
-            except LedgerDamaged as error:
-                self.fail(FailureKind.SIGNATURE, item.size, f"{name}: {error}")
-                continue
-            if head.origin != self.origin:
-                message = f"{name} is of the log {head.origin!r}, this is {self.origin!r}."
-                self.fail(FailureKind.CHECKPOINT, item.size, message)
-            if (head.size, head.root) != (item.size, item.root):
-                message = f"{name} says another size or root in its note than in its columns."
-                self.fail(FailureKind.CHECKPOINT, item.size, message)
-            if self.keys and not signers:
-                self.fail(FailureKind.SIGNATURE, item.size, f"{name} is signed by none of the trusted keys.")
-            if signers and item is not self.since:
-                self.signed.append(item.size)
-            expected.setdefault(head.size, []).append((name, head.root))
-        return expected, len(stored)
-
-    def _check_roots(self, heads: Sequence[tuple[str, bytes]], size: int, root: bytes) -> None:
-        for name, expected in heads:
-            if expected != root:
-                self.fail(FailureKind.CHECKPOINT, size, f"{name} has another root than the first {size} entries.")
-
-    # ---- tree ---------------------------------------------------------------------------------------------------
 
     def _size(self) -> int:
         try:
             return self.tx.tree_size()
         except LedgerDamaged as error:
-            self.fail(FailureKind.ROWS, None, str(error))
+            self.tree_found.add(FailureKind.ROWS, None, str(error))
             return int(self.tx.row_counts()["leaf"])
 
-    def _dense_rows(self, size: int) -> Iterator[AuditRow | None]:
-        """Yield every index from 0 on; None where the leaf is missing."""
-        at = 0
-        for row in self.tx.audit_rows(0, size):
-            if row.index - at > 1_000_000:
-                self.fail(FailureKind.LEAF, at, f"the leaves {at} to {row.index - 1} are missing.")
-                return
-            while at < row.index:
-                self.fail(FailureKind.LEAF, at, f"leaf {at} is missing.")
-                yield None
-                at += 1
-            self.leaves += 1
-            yield row
-            at += 1
+    def _check_entries(self, tree: TreeCheck, size: int) -> None:
+        names = tuple(self.tx.audit_columns())
+        beside = Beside(self.tx, names)
+        clock = ClockCheck(self.tx.now(), 7 + names.index("recorded_us"))
 
-    def _grow(self, level: int, item: bytes) -> None:
-        """Collect the hashes of a level; compare each tile that becomes full with the stored one."""
-        if len(self.rows) == level:
-            self.rows.append([])
-        row = self.rows[level]
-        row.append(item)
-        if len(row) < TILE_WIDTH:
-            return
-        hashes = b"".join(row)
-        row.clear()
-        root = tile_root(hashes)
-        number = self._tile_numbers.get(level, 0)
-        self._tile_numbers[level] = number + 1
-        self.tiles += 1
-        first = number << (8 * (level + 1))
-        name = f"tile {number} of level {level}"
-        try:
-            stored = self.tx.tile(level, number)
-        except LedgerDamaged:
-            stored = b""
-        if stored is None:
-            self.fail(FailureKind.TILE, first, f"{name} is missing.")
-        elif stored != hashes:
-            self.fail(FailureKind.TILE, first, f"{name} differs from the hashes below it.")
-        else:
-            try:
-                kept = self.tx.tile_roots(level, number, number + 1)[0]
-            except LedgerDamaged:
-                kept = b""
-            if kept != root:
-                self.fail(FailureKind.TILE, first, f"{name} has a wrong root.")
-        self._grow(level + 1, root)
+        def fed() -> Iterator[Sequence[Row]]:
+            for page in self.tx.audit_pages(0, size):
+                tree.feed([row[0] for row in page], [row[2] for row in page])
+                clock.feed(page)
+                yield page
+                if tree.over:
+                    return
 
-    # ---- entries ------------------------------------------------------------------------------------------------
+        self._check_pages(fed(), beside, names, self.workers if size >= WORTH_HELPERS else 1)
+        self.private_rows = beside.private_rows  # those of waiting entries are not counted
+        self._check_pages(self.tx.waiting_pages(tree.size), beside, names, 1)
+        notes = list(clock.notes())
+        if beside.unread:
+            notes.append(
+                f"{beside.unread} personal values were not compared with their commitments, which this role may not "
+                "read; verify as the role of 'cagg maintain' to compare them."
+            )
+        self.notes = tuple(notes)
 
-    def _check_row(self, row: AuditRow) -> None:
-        index = row.index
-        if not _is_hash(row.leaf_hash):
-            self.fail(FailureKind.LEAF, index, f"leaf {index} holds no hash.")
-        if row.columns is None:
-            self.fail(FailureKind.BODY, index, f"the entry of leaf {index} is missing.")
-            return
-        if not isinstance(row.body, bytes):
-            self.fail(FailureKind.BODY, index, f"the body of entry {index} is not bytes.")
-            return
-        if leaf_hash(row.body) != row.leaf_hash:
-            self.fail(FailureKind.BODY, index, f"the body of entry {index} differs from its leaf hash.")
-        if row.entry_leaf_hash != row.leaf_hash:
-            self.fail(FailureKind.COLUMN, index, f"the leaf hash beside entry {index} differs from the tree's.")
-        try:
-            body = decode(row.body)
-        except LedgerDamaged as error:
-            self.fail(FailureKind.PROFILE, index, f"the body of entry {index}: {error}")
-            return
-        if not isinstance(body, dict) or body.get("v") != FORMAT or body.get("v") is True:
-            known = f"the body of entry {index} is not of format {FORMAT}, the only one this version knows."
-            self.fail(FailureKind.PROFILE, index, known)
-            return
-        attached = set(blobs_of(body))
-        self._check_blobs(index, attached)
-        self._check_envelope(row, body)
-        try:
-            whole = resolve(self.tx, body)
-        except LedgerDamaged as error:
-            self.fail(FailureKind.BLOB, index, f"entry {index}: {error}")
-            return
-        self._check_blobs(index, set(blobs_of(whole)) - attached)  # those that a spilled value names
-        self._check_columns(row, whole)
-        if "slices" in whole:
-            try:
-                check_measurement(whole)
-            except LedgerDamaged as error:
-                self.fail(FailureKind.ARITHMETIC, index, f"entry {index}: {error}")
+    def _check_pages(self, pages: Iterable[Sequence[Row]], beside: Beside, names: Sequence[str], workers: int) -> None:
+        task = 7 + names.index("task_key")
+        for page, (failures, attached, wanted) in checked_pages(pages, names, self.origin, workers=workers):
+            found: list[Found] = failures
+            for index, digests in attached:
+                found += beside.check_attachments(index, digests)
+            for position in wanted:
+                found += beside.check_entry(page[position], self.origin)
+            rows = {row[0]: row for row in page} if found else {}
+            for kind, index, message in sorted(found, key=lambda item: item[1]):
+                row = rows.get(index)
+                told = {} if row is None else {"entry_id": row[1], "task": row[task]}
+                self.entries_found.add(FailureKind(kind), index, message, **told)
 
-    def _check_envelope(self, row: AuditRow, body: Mapping[str, Any]) -> None:
-        index = row.index
-        if body.get("log") != self.origin:
-            self.fail(FailureKind.COLUMN, index, f"entry {index} belongs to the log {body.get('log')!r}.")
-        if body.get("entry_id") != row.entry_id:
-            self.fail(FailureKind.COLUMN, index, f"entry {index} has another id in its body than beside it.")
-        try:
-            key = idempotency_key(EntryKind(body["kind"]), body["request_key"], body["ordinal"])
-        except (InvalidInput, KeyError, ValueError, TypeError):
-            self.fail(FailureKind.IDEMPOTENCY, index, f"entry {index} has no kind, request key or ordinal in its body.")
-            return
-        if body.get("idempotency_key") != key.hex() or row.idempotency_key != key:
-            message = f"the idempotency key of entry {index} does not follow from its kind, request key and ordinal."
-            self.fail(FailureKind.IDEMPOTENCY, index, message)
-
-    def _check_columns(self, row: AuditRow, whole: Mapping[str, Any]) -> None:
-        try:
-            expected = columns_of(whole)
-        except CaggError as error:
-            self.fail(FailureKind.PROFILE, row.index, f"the body of entry {row.index}: {error}")
-            return
-        assert row.columns is not None  # noqa: S101 - narrows the type
-        if row.columns == expected:
-            return
-        for name in sorted(expected.keys() | row.columns.keys()):
-            if row.columns.get(name) != expected.get(name):
-                message = f"the column {name} of entry {row.index} differs from its body."
-                self.fail(FailureKind.COLUMN, row.index, message)
-
-    def _check_blobs(self, index: int, digests: Collection[str]) -> None:
-        for digest in sorted(digests):
-            try:
-                data = self.tx.blob(digest)
-            except LedgerDamaged:
-                data = b""
-            if data is None:
-                self.fail(FailureKind.BLOB, index, f"the attachment {digest[:16]}… of entry {index} is missing.")
-            elif sha256(data).hexdigest() != digest:
-                self.fail(FailureKind.BLOB, index, f"the attachment {digest[:16]}… of entry {index} was changed.")
-
-    # ---- queue and counts ---------------------------------------------------------------------------------------
-
-    def _check_queue(self) -> int:
-        for entry_id in self.tx.queue_faults():
-            self.fail(FailureKind.QUEUE, None, f"the queued entry {entry_id} is missing or has another leaf hash.")
-        oldest = self.tx.oldest_queued_at()
-        if oldest is not None and self.tx.now() - oldest > self.longest_queued:
-            message = f"an entry waits for its place since {_when(oldest)}; run 'cagg maintain'."
-            self.fail(FailureKind.QUEUE, None, message)
-        for entry_id in self.tx.unplaced_entries():
-            self.fail(FailureKind.LEAF, None, f"the entry {entry_id} has no leaf and does not wait for one.")
-        for entry_id in self.tx.duplicate_entries():
-            self.fail(FailureKind.IDEMPOTENCY, None, f"the entry {entry_id} is recorded more than once.")
-        return self.tx.queued()
-
-    def _check_counts(self, checkpoints: int, queued: int) -> None:
-        counts = self.tx.row_counts()
+    def _check_rest(self, tree: TreeCheck, heads: Heads) -> int:
+        queued = check_queue(self.tx, self.longest_queued, self.rest_found)
         expected = {
-            "log": 1,
-            "leaf": self.leaves,
-            "entry": self.leaves + queued,
+            "leaf": tree.leaves,
+            "entry": tree.leaves + queued,
             "queue": queued,
-            "tile": self.tiles,
-            "checkpoint": checkpoints,
+            "tile": tree.tiles,
+            "checkpoint": heads.stored,
         }
-        for name, number in expected.items():
-            if counts[name] != number:
-                message = f"the store holds {counts[name]} {name} rows where {number} belong to this log."
-                self.fail(FailureKind.ROWS, None, message)
+        if not self.tree_only:
+            expected["private"] = self.private_rows
+        doubtful = bool(queued or self.tree_found.found or self.entries_found.found or self.rest_found.found)
+        check_rows(self.tx, expected, self.rest_found, doubtful=doubtful, tree_only=self.tree_only)
+        return queued
 
 
-def _is_hash(value: object) -> bool:
-    return isinstance(value, bytes) and len(value) == HASH_BYTES
-
-
-def _when(instant: datetime) -> str:
-    return f"{instant:%Y-%m-%d %H:%M:%S}Z"
+def _assurance(failures: Sequence[Failure], size: int, heads: Heads) -> Assurance:
+    if failures or size == 0:
+        return Assurance.NONE
+    if heads.signed_size == 0:
+        return Assurance.CONSISTENT
+    return Assurance.ANCHORED if heads.anchored_size > 0 else Assurance.SIGNED

@@ -10,7 +10,8 @@ from cagg.errors import LedgerDamaged
 from cagg.ledger.entry import read_body
 from cagg.ports import Transaction
 from cagg.quantities import Unit
-from cagg.records import EntryDraft, EntryKind, Reservation, Settlement
+from cagg.records import Entry, EntryDraft, EntryKind, Reservation, Settlement
+from cagg.steps.provenance import newest_decision
 from cagg.steps.settlements import append_next, record_settlement, reservation_identity
 from cagg.windows import format_instant
 
@@ -33,24 +34,26 @@ def book_expired(tx: Transaction, *, now: datetime, limit: int, pue_ppm: int | N
             continue
         lost = None
         if reservation.started_at is not None:
-            outer_key = admitted_inside(tx, reservation.request_key)
-            lost = append_next(tx, _lost_draft(reservation, settlement, outer_key)).entry_id
+            admission = newest_decision(tx, reservation.request_key)
+            lost = append_next(tx, _lost_draft(tx, reservation, settlement, admission)).entry_id
         record_settlement(tx, reservation, settlement, lost)
     return ended
 
 
-def admitted_inside(tx: Transaction, request_key: str) -> str | None:
+def _admitted_inside(tx: Transaction, admission: Entry | None) -> str | None:
     """Return the request key of the gate that a run was admitted inside of, as its newest decision says."""
-    for entry in tx.entries(kind=EntryKind.DECISION, request_key=request_key, newest_first=True, limit=1):
-        try:
-            outer_key = read_body(tx, entry).get("outer_key")
-        except LedgerDamaged:
-            return None  # `cagg ledger verify` tells that; the hold of a run that died is given back all the same
-        return None if outer_key is None else str(outer_key)
-    return None
+    if admission is None:
+        return None
+    try:
+        outer_key = read_body(tx, admission).get("outer_key")
+    except LedgerDamaged:
+        return None  # `cagg ledger verify` tells that; the hold of a run that died is given back all the same
+    return None if outer_key is None else str(outer_key)
 
 
-def _lost_draft(reservation: Reservation, settlement: Settlement, outer_key: str | None) -> EntryDraft:
+def _lost_draft(
+    tx: Transaction, reservation: Reservation, settlement: Settlement, admission: Entry | None
+) -> EntryDraft:
     """Return the measurement of a run that died: last beat plus last power to the end of the lease, grade D."""
     energy = settlement.amounts.get(Unit.ENERGY)
     known = None if energy is None else str(energy)
@@ -87,6 +90,7 @@ def _lost_draft(reservation: Reservation, settlement: Settlement, outer_key: str
         "charged_carbon_micrograms": None if carbon is None else str(carbon),
         "planning_intensity_milligrams_per_kwh": None if planning is None else str(planning),
         "budget_path": reservation.budget_path,
-        "part_of": outer_key,
+        "part_of": _admitted_inside(tx, admission),
+        "parents": [] if admission is None else [admission.entry_id],
     }
     return EntryDraft(kind=EntryKind.MEASUREMENT, request_key=reservation.request_key, ordinal=0, body=body)

@@ -19,10 +19,11 @@ from cagg.composition import Components
 from cagg.energy.merging import merge_slices
 from cagg.ledger.bodies import request_body
 from cagg.ledger.entry import read_body
+from cagg.ledger.lineage import entries_of_all_logs
 from cagg.ports import Transaction
 from cagg.provenance import Grade
 from cagg.quantities import Energy, Unit
-from cagg.records import EntryDraft, EntryKind, Reading, ReadingSlice, Reservation, ReservationState
+from cagg.records import Entry, EntryDraft, EntryKind, Reading, ReadingSlice, Reservation, ReservationState
 from cagg.request import Request, RequestIdentity
 from cagg.steps.settlements import amounts_of, append_next, record_settlement
 from cagg.steps.settling import Floor, RunSummary, Settler
@@ -100,6 +101,7 @@ def _check_draft(decision: Decision) -> EntryDraft:
         "outcome": str(ReservationState.SETTLED),
         "budget_path": None,
         "measurement_id": None,
+        "parents": [] if decision.decision_id is None else [decision.decision_id],
         "held": [],
         "charged": {},
         "differences": {},
@@ -169,9 +171,7 @@ def _identity(stated: RequestIdentity, reservation: Reservation) -> RequestIdent
 
 
 def _decision(tx: Transaction, request: Request, reservation: Reservation) -> Decision:
-    newest = next(
-        iter(tx.entries(kind=EntryKind.DECISION, request_key=reservation.request_key, newest_first=True, limit=1)), None
-    )
+    newest = next(_newest(tx, EntryKind.DECISION, reservation.request_key), None)
     verdict = Admit(reason=Reason.NOW_IS_BEST, message="")
     return Decision(
         verdict=verdict,
@@ -183,11 +183,16 @@ def _decision(tx: Transaction, request: Request, reservation: Reservation) -> De
     )
 
 
+def _newest(tx: Transaction, kind: EntryKind, request_key: str) -> Iterator[Entry]:
+    """The newest entry of a kind and request, in whichever log it stands; nothing when there is none."""
+    return entries_of_all_logs(tx, kind=kind, request_key=request_key, newest_first=True, limit=1)
+
+
 def _inner(tx: Transaction, reservation: Reservation, began: datetime) -> Iterator[Mapping[str, Any]]:
     """Yield what was measured inside, the newest word on each run only."""
     seen: set[str] = set()
     for kind in (EntryKind.CORRECTION, EntryKind.MEASUREMENT):
-        for entry in tx.entries(kind=kind, newest_first=True):
+        for entry in entries_of_all_logs(tx, kind=kind, newest_first=True):
             if entry.recorded_at < began - _SEQUENCING_LAG:
                 break
             body = read_body(tx, entry)
@@ -204,7 +209,7 @@ def _unmeasured(
 ) -> Mapping[str, Energy]:
     """Return the upper bounds of what was admitted inside and is not among the measured, by request key."""
     found: dict[str, Energy] = {}
-    for entry in tx.entries(kind=EntryKind.DECISION, newest_first=True):
+    for entry in entries_of_all_logs(tx, kind=EntryKind.DECISION, newest_first=True):
         if entry.recorded_at < began - _SEQUENCING_LAG:
             break
         body = read_body(tx, entry)
@@ -218,7 +223,7 @@ def _unmeasured(
 
 def _only_looked(tx: Transaction, request_key: str) -> bool:
     """True when the newest admission of a request was ended by :func:`end_check`: settled without a measurement."""
-    for entry in tx.entries(kind=EntryKind.SETTLEMENT, request_key=request_key, newest_first=True, limit=1):
+    for entry in _newest(tx, EntryKind.SETTLEMENT, request_key):
         body = read_body(tx, entry)
         return body["outcome"] == str(ReservationState.SETTLED) and body["measurement_id"] is None
     return False

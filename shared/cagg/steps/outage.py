@@ -14,10 +14,12 @@ from cagg import evidence
 from cagg.budget import reservations
 from cagg.composition import Components
 from cagg.errors import StoreUnavailable
+from cagg.folders import private_folder
 from cagg.ledger.bodies import request_body
 from cagg.records import BudgetMode, EntryDraft, EntryKind, Headroom, ReservationState
 from cagg.request import Purpose, Request
 from cagg.settings import Mode, OnStoreDown, Settings
+from cagg.steps.provenance import software
 from cagg.steps.settlements import append_next, record_settlement
 from cagg.steps.situation import Situation
 from cagg.steps.spooling import spool_record
@@ -51,7 +53,12 @@ class Outage:
         """Mode off: run, unmetered, journalled."""
         now = self._components.clock.now()
         verdict = Admit(reason=Reason.MODE_OFF, message="Runs now: the mode is off, nothing is asked or metered.")
-        body = {"request": request_body(request), "what": "mode off", "asked_at": format_instant(now)}
+        body = {
+            "request": request_body(request),
+            "what": "mode off",
+            "asked_at": format_instant(now),
+            "software": software(),
+        }
         draft = EntryDraft(kind=EntryKind.OVERRIDE, request_key=request.identity.key, ordinal=0, body=body)
         entry_id = None
         try:
@@ -77,6 +84,8 @@ class Outage:
             "policy": policy_body(self._components.settings),
             "options": evidence.options_body(request.options),
             "store_down": True,
+            "parents": [] if situation.outer_decision_id is None else [situation.outer_decision_id],
+            "software": software(),
             # the full message names the store's address, which may hold a person's name: not for the ledger
             "verdict": {**evidence.verdict_body(verdict), "message": "the store was down"},
         }
@@ -122,7 +131,7 @@ class Outage:
         self._enforced = {**self._read_enforced(), path: enforced}
         file = self._file()
         with suppress(OSError):
-            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(file.parent)
             temporary = file.with_name(f".{file.name}.{os.getpid()}")
             temporary.write_text(json.dumps(self._enforced, sort_keys=True), encoding="utf-8")
             temporary.replace(file)

@@ -19,6 +19,7 @@ from cagg.records import EntryDraft, EntryKind, Headroom, Reservation, Reservati
 from cagg.request import RequestIdentity
 from cagg.steps.expiring import book_expired
 from cagg.steps.outage import Outage, policy_body
+from cagg.steps.provenance import append_unvalidated, before, software
 from cagg.steps.settlements import append_next, record_settlement
 from cagg.steps.situation import Situation, is_alive, store_unshared
 from cagg.verdict import Admit, Decision, Defer, Deny, Review, Verdict
@@ -152,17 +153,15 @@ class Recorder:
             "verdict": evidence.verdict_body(verdict),
             "outer_key": situation.outer_key,
             "notes": _notes(situation, unshared=question.store_unshared),
+            "parents": before(tx, situation.outer_decision_id, situation.outer_key, situation.request, asks),
+            "software": software(),
         }
+        key = situation.request.identity.key
         entry = append_next(
-            tx,
-            EntryDraft(
-                kind=EntryKind.DECISION,
-                request_key=situation.request.identity.key,
-                ordinal=asks,
-                body=body,
-                blobs=blobs,
-            ),
+            tx, EntryDraft(kind=EntryKind.DECISION, request_key=key, ordinal=asks, body=body, blobs=blobs)
         )
+        if isinstance(verdict, Deny | Review):
+            append_unvalidated(tx, situation.request, entry.entry_id)
         epoch = None
         if situation.outer_key is None or path is not None:
             epoch = self._hold(tx, situation, question, own, verdict, at_plan, at_now)

@@ -11,11 +11,13 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from cagg.artefacts import Artefacts
 from cagg.budget import reservations
 from cagg.composition import Components
-from cagg.errors import CaggError, MeterUnavailable, ReservationConflict, StoreUnavailable
+from cagg.errors import CaggError, InvalidInput, MeterUnavailable, ReservationConflict, StoreUnavailable
 from cagg.records import Reading
-from cagg.request import RequestIdentity
+from cagg.request import Kind, RequestIdentity
+from cagg.steps.provenance import Conclusion
 from cagg.steps.settling import RunSummary, Settler
 from cagg.verdict import Decision
 from cagg.windows import Window
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from cagg.energy.meter import MeterWindow
 
-__all__ = ["ENCLOSING_VARIABLE", "GatedRun", "RunSummary", "enclosing_run"]
+__all__ = ["ENCLOSING_VARIABLE", "GatedRun", "RunSummary", "current_run", "enclosing_run"]
 
 logger = logging.getLogger("cagg")
 
@@ -53,6 +55,17 @@ def enclosing_run(identity: RequestIdentity) -> GatedRun | None:
     return run if run is not None and run.in_this_process else None
 
 
+def current_run() -> GatedRun | None:
+    """Return the gated run that this code is inside of, the innermost; None outside of any.
+
+    Works in the body of a gated Prefect flow or task and of a gated Airflow task as in a ``with cagg.gate(...)`` block.
+    A thread that the work starts itself is inside only if it runs in a copy of the context
+    (``contextvars.copy_context().run``); a child process is never inside of it.
+    """
+    run = _CURRENT.get()
+    return run if run is not None and run.in_this_process else None
+
+
 class GatedRun:
     """Context manager around the work of one admitted request; made by ``Gate.run``.
 
@@ -70,8 +83,11 @@ class GatedRun:
         self._unmetered = ""
         self._started_at: datetime | None = None
         self._pid = 0
+        self._ended = False
         self._last_beat_ns = 0
         self._fenced = ""
+        self._artefacts = Artefacts()
+        self._conclusion: Conclusion | None = None
 
     @property
     def key(self) -> str:
@@ -87,6 +103,56 @@ class GatedRun:
     def reading(self) -> Reading | None:
         """The finished reading; None before the end."""
         return self.summary.reading if self.summary else None
+
+    # ---- what the work says about itself ------------------------------------------------------------------------
+
+    def add_input(self, name: str, value: str | os.PathLike[str] | bytes, *, role: str = "") -> str | None:
+        """Record what the work reads, by name and digest, in its measurement; returns the digest.
+
+        Args:
+            name: what people call it, for example ``"holdout"``; no path, no secret, no personal name.
+            value: a file, a folder or bytes, of which the digest is taken now, or a digest such as ``"sha256:…"``.
+                Neither content nor path is recorded. See cagg.artefacts for the formats.
+            role: ``dataset``, ``model``, ``code``, ``subject`` (what a validation checks) …; empty = not said.
+
+        What cannot be read never fails the work: the digest is None, and the measurement's notes say why.
+
+        Raises:
+            InvalidInput: the arguments are of another type, the name stands for another digest already, or the run
+                has ended.
+        """
+        self._check_open(name)
+        return self._artefacts.add_input(name, value, role)
+
+    def add_output(self, name: str, value: str | os.PathLike[str] | bytes, *, role: str = "") -> str | None:
+        """Record what the work made. Arguments, result and errors as of :meth:`add_input`."""
+        self._check_open(name)
+        return self._artefacts.add_output(name, value, role)
+
+    def conclude(self, outcome: str, *, validator: str | None = None, tier: str | None = None) -> None:
+        """Say what a validation came to, where ending or raising does not say it; the last word stands.
+
+        Args:
+            outcome: ``passed``, ``failed``, ``inconclusive`` or ``not_validated``. Unsaid, a validation passed when its
+                block ended, failed when it raised, and is inconclusive when it was interrupted.
+            validator: which check; None = the task's name.
+            tier: how thoroughly, for example ``"quick"``; None = it has no tiers.
+
+        Raises:
+            InvalidInput: the outcome is none of these, the gate's kind is not validation, or the run has ended.
+        """
+        self._check_open("the conclusion")
+        if self.decision.request.options.kind != Kind.VALIDATION:
+            raise InvalidInput("only a validation can be concluded; open its gate with kind='validation'.")
+        self._conclusion = Conclusion.of(outcome, validator, tier)
+
+    def _check_open(self, name: object) -> None:
+        if self._ended:
+            raise InvalidInput(
+                f"the run of {self._name} has ended, so {name!r} is too late; say it inside of the block."
+            )
+        if not self.in_this_process:
+            logger.warning("cagg: %r was said in a child process of %s and is not recorded", name, self._name)
 
     @property
     def _name(self) -> str:
@@ -122,9 +188,13 @@ class GatedRun:
     ) -> None:
         if not self.in_this_process:
             return
+        self._ended = True
         try:
             if self.decision.metered:
-                self.summary = Settler(self._components, self.decision).settle(self._close(), _outcome(kind))
+                settler = Settler(
+                    self._components, self.decision, artefacts=self._artefacts, conclusion=self._conclusion
+                )
+                self.summary = settler.settle(self._close(), _outcome(kind))
         finally:
             if self in _MAIN_THREAD_RUNS:
                 _MAIN_THREAD_RUNS.remove(self)

@@ -148,6 +148,7 @@ def record_settlement(
         "outcome": str(settlement.state),
         "budget_path": reservation.budget_path,
         "measurement_id": measurement_id,
+        "parents": [] if measurement_id is None else [measurement_id],
         "held": [
             {"allotment": hold.allotment_id, "unit": str(hold.unit), "amount": str(hold.amount)}
             for hold in reservation.holds

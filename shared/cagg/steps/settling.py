@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+from cagg.artefacts import Artefacts
 from cagg.budget import reservations
 from cagg.composition import Components
 from cagg.errors import BudgetUnknown, CaggError, ReservationConflict, StoreUnavailable
@@ -17,6 +18,7 @@ from cagg.ports import Transaction
 from cagg.quantities import CarbonIntensity, CarbonMass, Energy, Unit, carbon_of
 from cagg.records import EntryDraft, EntryKind, Reading, Reservation, Settlement
 from cagg.steps.pricing import Priced, price
+from cagg.steps.provenance import Conclusion, append_occurrence, first_measurement, occurrence_of, software
 from cagg.steps.settlements import (
     amounts_of,
     append_next,
@@ -27,6 +29,7 @@ from cagg.steps.settlements import (
     who_pays,
 )
 from cagg.steps.spooling import spool_record
+from cagg.steps.witness import untold_checkpoint
 from cagg.verdict import Decision, Reason
 from cagg.windows import Window
 
@@ -49,6 +52,8 @@ class RunSummary:
         charged: amounts charged to the budgets by unit.
         measurement_id, settlement_id: ledger entries; None while they wait in the spool.
         notes: what a person should know, for example that the record waits in the spool.
+        occurrence_id: entry of the validation, inference or regeneration; None for other kinds, and in the spool.
+        checkpoint: the log's newest checkpoint as a line for the task's log; empty when this process has told it.
     """
 
     reading: Reading
@@ -59,6 +64,8 @@ class RunSummary:
     measurement_id: str | None
     settlement_id: str | None
     notes: tuple[str, ...] = ()
+    occurrence_id: str | None = None
+    checkpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,21 +99,41 @@ class Floor:
 class Settler:
     """Settles one decision's run."""
 
-    def __init__(self, components: Components, decision: Decision, *, floor: Floor | None = None) -> None:
-        """``floor``: what is charged beyond the reading, because it is known to lack something; None = nothing."""
+    def __init__(
+        self,
+        components: Components,
+        decision: Decision,
+        *,
+        floor: Floor | None = None,
+        artefacts: Artefacts | None = None,
+        conclusion: Conclusion | None = None,
+    ) -> None:
+        """Prepare to settle.
+
+        Args:
+            components: where.
+            decision: what admitted the run.
+            floor: what is charged beyond the reading, because it is known to lack something; None = nothing.
+            artefacts: what the run read and made; None = nothing was said.
+            conclusion: what a validation came to, as its code said; None = it said nothing.
+        """
         self._components = components
         self._decision = decision
         self._floor = floor
+        self._artefacts = artefacts or Artefacts()
+        self._conclusion = conclusion
         self._series: Sequence[IntensitySeries] = ()
         self._zone = decision.request.options.zone
 
     def settle(self, reading: Reading, outcome: str) -> RunSummary:
         """Settle and record; never raises because of the store, the grid or the ledger: the work is done already."""
         settings = self._components.settings
+        reading = replace(reading, notes=(*reading.notes, *self._artefacts.notes))
         try:
             with self._components.store.transaction() as tx:
                 priced = self._price(tx, reading)
-                return self._record(tx, reading, priced, outcome)
+                summary, untold = self._record(tx, reading, priced, outcome), untold_checkpoint(tx)
+            return replace(summary, checkpoint=untold.tell())
         except (CaggError, OSError) as problem:
             why = "the store was down" if isinstance(problem, StoreUnavailable) else "the record was refused"
             priced = price(reading, self._series, pue_ppm=settings.pue_ppm, why_none=why)
@@ -131,7 +158,11 @@ class Settler:
     def _record(self, tx: Transaction, reading: Reading, priced: Priced, outcome: str) -> RunSummary:
         reservation, settlement, notes = self._charge(tx, reading, priced)
         late = settlement is not None and settlement.late
-        entry = append_next(tx, self._draft(reading, priced, outcome, late=late))
+        corrects = first_measurement(tx, self._decision.request.identity.key) if late else None
+        entry = append_next(tx, self._draft(reading, priced, outcome, corrects))
+        occurrence, happened = self._occurrence(outcome), None
+        if occurrence is not None:
+            happened = append_occurrence(tx, self._decision.request.identity.key, occurrence, entry.entry_id)
         settled = None
         if settlement is not None and reservation is not None:
             settled = record_settlement(tx, reservation, settlement, entry.entry_id)
@@ -143,6 +174,7 @@ class Settler:
             charged={} if settlement is None else settlement.amounts,
             measurement_id=entry.entry_id,
             settlement_id=None if settled is None else settled.entry_id,
+            occurrence_id=None if happened is None else happened.entry_id,
             notes=(
                 *reading.notes,
                 *notes,
@@ -183,8 +215,13 @@ class Settler:
         decision = self._decision
         return decision.verdict.reason is Reason.STORE_DOWN and decision.request.options.budget is not None
 
-    def _draft(self, reading: Reading, priced: Priced, outcome: str, *, late: bool) -> EntryDraft:
+    def _occurrence(self, outcome: str) -> dict[str, Any] | None:
+        return occurrence_of(self._decision, outcome, self._artefacts, self._conclusion)
+
+    def _draft(self, reading: Reading, priced: Priced, outcome: str, corrects: Sequence[str] | None) -> EntryDraft:
+        """Return the measurement, or the correction of ``corrects``; None = it is the first word on the run."""
         decision = self._decision
+        before = [] if decision.decision_id is None else [decision.decision_id]
         difference = self._difference(priced)
         extra: dict[str, Any] = {
             "decision_id": decision.decision_id,
@@ -192,6 +229,10 @@ class Settler:
             "budget_path": decision.request.options.budget,
             "zone": self._zone,
             "intensity_difference_micrograms": None if difference is None else str(difference),
+            "inputs": self._artefacts.inputs(),
+            "outputs": self._artefacts.outputs(),
+            "parents": [*before, *(corrects or ())],
+            "software": software(),
         }
         body = measurement_body(
             request=request_body(decision.request),
@@ -204,7 +245,7 @@ class Settler:
             carbon_reason=priced.reason,
             extra=extra,
         )
-        kind = EntryKind.CORRECTION if late else EntryKind.MEASUREMENT
+        kind = EntryKind.MEASUREMENT if corrects is None else EntryKind.CORRECTION
         return EntryDraft(kind=kind, request_key=decision.request.identity.key, ordinal=0, body=body)
 
     def _difference(self, priced: Priced) -> int | None:
@@ -233,7 +274,8 @@ class Settler:
                 "unheld": unheld_body(decision, reading.window.start) if self._runs_unheld() else None,
             }
         try:
-            spool_record(self._components, self._draft(reading, priced, outcome, late=False), settle)
+            draft = self._draft(reading, priced, outcome, None)
+            spool_record(self._components, draft, settle, self._occurrence(outcome))
             note = f"the record waits in the spool because {why}"
         except StoreUnavailable as problem:
             note = str(problem)

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from cagg.budget.estimates import Estimate, estimate
+from cagg.checkout import code_version
 from cagg.composition import Components
 from cagg.errors import StoreUnavailable
 from cagg.grid.chain import GridAnswer, GridQuality
 from cagg.ledger.entry import read_body
+from cagg.ledger.lineage import entries_of_all_logs
 from cagg.ports import HistoryPoint, StoredForecast, Transaction
-from cagg.process import code_version
 from cagg.quantities import Energy, Power
 from cagg.records import EntryKind, Reservation, ReservationState
 from cagg.request import GateOptions, Request, RequestIdentity
@@ -58,6 +59,7 @@ class Situation:
     outer_key: str | None
     zone_known: bool
     store_down: str = ""
+    outer_decision_id: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,7 +91,7 @@ def complete(request: Request, settings: Settings) -> Request:
     options = request.options.over(settings.defaults)
     if options.zone is None and settings.zone is not None:
         options = options.over(GateOptions(zone=settings.zone))
-    return replace(request, options=options, code=request.code or code_version())
+    return replace(request, options=options, code=request.code or code_version().facts())
 
 
 def store_unshared(components: Components, request: Request) -> bool:
@@ -151,6 +153,7 @@ def survey(components: Components, request: Request) -> Situation:
         planning_intensity=planning[0],
         planning_basis=planning[1],
         outer_key=outer_key,
+        outer_decision_id=None if enclosing is None else enclosing.decision.decision_id,
         zone_known=options.zone is not None,
         store_down=known.store_down,
     )
@@ -185,7 +188,7 @@ def _fixed_deadline(
     if first is not None:
         return True, first.deadline
     key = replace(identity, attempt=1, incarnation=0).key
-    for entry in tx.entries(kind=EntryKind.DECISION, request_key=key, limit=1):
+    for entry in entries_of_all_logs(tx, kind=EntryKind.DECISION, request_key=key, limit=1):
         question = read_body(tx, entry).get("question")
         if question is not None and question["deadline_ms"] is not None:
             return True, from_epoch_ms(question["deadline_ms"])

@@ -13,6 +13,7 @@ from cagg.ports import Transaction
 from cagg.quantities import CarbonMass, Energy
 from cagg.records import EntryDraft, EntryKind, Reservation, ReservationState, Settlement
 from cagg.spool import SpoolReport
+from cagg.steps.provenance import append_occurrence
 from cagg.steps.settlements import amounts_of, append_next, record_settlement, unheld_reservation, who_pays
 from cagg.windows import format_instant, parse_instant, to_epoch_us
 
@@ -21,13 +22,19 @@ __all__ = ["replay_spool", "spool_record"]
 _LATE = (ReservationState.EXPIRED, ReservationState.LATE_SETTLED)
 
 
-def spool_record(components: Components, draft: EntryDraft, settle: Mapping[str, Any] | None) -> None:
+def spool_record(
+    components: Components,
+    draft: EntryDraft,
+    settle: Mapping[str, Any] | None,
+    occurrence: Mapping[str, Any] | None = None,
+) -> None:
     """Write one record to the spool.
 
     Args:
         components: where the spool is.
         draft: the entry to append later; it gets a name of its own, so that a replay is recognised as such.
         settle: what to settle with it; None = nothing.
+        occurrence: what else happened, which the entry after it says; None = nothing.
 
     Raises:
         StoreUnavailable: the spool cannot be written either.
@@ -40,6 +47,8 @@ def spool_record(components: Components, draft: EntryDraft, settle: Mapping[str,
         "ordinal": draft.ordinal,
         "body": body,
         "settle": settle,
+        "occurrence": occurrence,
+        **({"private": dict(draft.private)} if draft.private else {}),  # the file is its owner's alone, and goes
     }
     components.spool.put(record, order=to_epoch_us(now))
 
@@ -59,8 +68,11 @@ def replay_spool(components: Components) -> SpoolReport:
             reservation = tx.reservation(key) if settle is not None else None
             if reservation is not None and reservation.state in _LATE and kind is EntryKind.MEASUREMENT:
                 kind = EntryKind.CORRECTION
-            draft = EntryDraft(kind=kind, request_key=key, ordinal=int(record["ordinal"]), body=body)
+            private = record.get("private", {})
+            draft = EntryDraft(kind=kind, request_key=key, ordinal=int(record["ordinal"]), body=body, private=private)
             entry = append_next(tx, draft)
+            if (occurrence := record.get("occurrence")) is not None:
+                append_occurrence(tx, key, occurrence, entry.entry_id)
             if settle is None:
                 return
             try:

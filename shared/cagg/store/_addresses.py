@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -42,6 +43,18 @@ class PostgresAddress:
 
     def __repr__(self) -> str:
         return f"PostgresAddress({self.shown!r})"
+
+    def dump_command(self, file: str) -> str:
+        """Return the command that backs this database up to a file, without the password.
+
+        Source: PostgreSQL 18, "pg_dump"; the custom format is restored by pg_restore.
+        """
+        place, _, query = self.conninfo.removeprefix("postgresql://").partition("?")
+        user, at, rest = place.rpartition("@")
+        options = [item for item in query.split("&") if item and not item.startswith("password=")]
+        address = f"postgresql://{user.partition(':')[0]}{at}{rest}" + (f"?{'&'.join(options)}" if options else "")
+        schema = () if self.schema is None else (f"--schema={self.schema}",)
+        return shlex.join(("pg_dump", "--format=custom", *schema, f"--file={file}", address))
 
     @classmethod
     def parse(cls, url: str, *, pool: int) -> PostgresAddress:

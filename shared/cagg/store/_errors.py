@@ -32,6 +32,7 @@ _CAUSES = (
     ("disk i/o error", "cannot be read or written by the disk", "check the disk, then run 'cagg ledger verify'"),
     ("no such table", "lacks a table", "point the store at a file that cagg created, or restore a backup"),
     ("no such column", "lacks a column", "run 'cagg store migrate', or restore a backup"),
+    ("the log is frozen", "refused an entry, because the log it belongs to is frozen", "upgrade cagg, or try again"),
     ("append-only", "refused to change an append-only row", "leave recorded rows as they are"),
 )
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, text
 
 from cagg.errors import InvalidInput
 from cagg.store import tables as t
-from cagg.store.migrations.functions_0002 import MAINTAINER_FUNCTIONS, WRITER_FUNCTIONS
+from cagg.store.migrations import functions_0002, functions_0003
 
 __all__ = ["facts_of", "grant_statements"]
 
-_APPENDED = ("cagg_entry", "cagg_queue", "cagg_blob", "cagg_forecast")
+_APPENDED = ("cagg_entry", "cagg_queue", "cagg_private", "cagg_blob", "cagg_forecast")
 """What gates insert into."""
 _SEQUENCED = ("cagg_leaf", "cagg_tile", "cagg_checkpoint")
 """What the sequencer inserts into."""
+
+_PRIVATE = "cagg_private"
+_PRIVATE_NAMES = "log_id, entry_id, field"
+"""What everybody sees of personal values: that there is one. Salts and values are for maintainers, who may delete them:
+a gate runs the code of many people, and a reader may be a stranger."""
+WRITER_FUNCTIONS = (*functions_0002.WRITER_FUNCTIONS, functions_0003.SAME_PRIVATE)
+"""What gates call."""
+MAINTAINER_FUNCTIONS = (*functions_0002.MAINTAINER_FUNCTIONS, functions_0003.BEGIN_LOG)
+"""What maintainers call as well."""
 
 _RIGHTS = """
 SELECT
@@ -64,18 +73,21 @@ def grant_statements(schema: str, *, writer: str | None, maintainer: str | None,
         role = _quoted(maintainer)
         statements += _read(schema, maintainer) + _write(schema, maintainer)
         statements.append(f"GRANT INSERT ON {_tables(schema, _SEQUENCED)} TO {role}")
-        statements.append(f"GRANT DELETE ON {_tables(schema, ('cagg_queue',))} TO {role}")
+        statements.append(f"GRANT DELETE ON {_tables(schema, ('cagg_queue', _PRIVATE))} TO {role}")
+        statements.append(f"GRANT SELECT ON {schema}.{_PRIVATE} TO {role}")
         statements += [f"GRANT EXECUTE ON FUNCTION {schema}.{name} TO {role}" for name in MAINTAINER_FUNCTIONS]
     return statements
 
 
 def _read(schema: str, name: str) -> list[str]:
-    role, everything = _quoted(name), _tables(schema, tuple(sorted(t.metadata.tables)))
+    role, names = _quoted(name), sorted(t.metadata.tables)
+    everything, open_to_all = _tables(schema, names), _tables(schema, [one for one in names if one != _PRIVATE])
     return [
         f"REVOKE ALL ON {everything} FROM {role}",
         *(f"REVOKE ALL ON FUNCTION {schema}.{one} FROM {role}" for one in (*WRITER_FUNCTIONS, *MAINTAINER_FUNCTIONS)),
         f"GRANT USAGE ON SCHEMA {schema} TO {role}",
-        f"GRANT SELECT ON {everything} TO {role}",
+        f"GRANT SELECT ON {open_to_all} TO {role}",
+        f"GRANT SELECT ({_PRIVATE_NAMES}) ON {schema}.{_PRIVATE} TO {role}",
     ]
 
 
@@ -87,7 +99,7 @@ def _write(schema: str, name: str) -> list[str]:
     ]
 
 
-def _tables(schema: str, names: tuple[str, ...]) -> str:
+def _tables(schema: str, names: Sequence[str]) -> str:
     return ", ".join(f"{schema}.{name}" for name in names)
 
 

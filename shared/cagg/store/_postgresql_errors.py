@@ -34,6 +34,7 @@ _BY_STATE = {
     "CG001": ("refused to change an append-only row", "leave recorded rows as they are"),
     "CG002": ("refused a change of a budget that contradicts another", "run 'cagg doctor', then try again"),
     "CG003": ("has lost the budget of an allotment", "restore a backup of the store"),
+    "CG004": ("refused an entry, because the log it belongs to is frozen", "upgrade cagg, or try again"),
     "22021": ("cannot keep this text", "make the database with the encoding UTF8, and leave out NUL characters"),
     "XX001": ("is damaged", "restore a backup, then run 'cagg ledger verify'"),
 }

@@ -12,6 +12,7 @@ from cagg.store import tables as t
 from cagg.store._instants import to_us
 from cagg.store._triggers import append_only_triggers
 from cagg.store.migrations.functions_0002 import budget_functions
+from cagg.store.migrations.functions_0003 import log_rules
 
 __all__ = ["create_schema", "ensure_log", "stored_version", "version_gap"]
 
@@ -60,7 +61,8 @@ def version_gap(version: str, place: str) -> int:
 def create_schema(connection: Connection) -> None:
     """Create everything in an empty database and stamp the version, without loading the migration tool."""
     t.metadata.create_all(connection)
-    for statement in (*append_only_triggers(connection.dialect.name), *budget_functions(connection)):
+    rules = (*append_only_triggers(connection.dialect.name), *budget_functions(connection), *log_rules(connection))
+    for statement in rules:
         connection.execute(text(statement))
     connection.execute(insert(t.schema_version).values(version_num=t.SCHEMA_VERSION))
 

@@ -67,6 +67,22 @@ class Statement:
         finally:
             cursor.close()
 
+    def run_rows(self, connection: Connection, rows: Sequence[tuple[Value, ...]]) -> int:
+        """Execute once per row, whose values stand in the statement's own order; returns how many rows were written."""
+        if not rows:
+            return 0
+        text, names, _ = self._for(connection)
+        assert names is not None  # noqa: S101 - dialects with positions only
+        cursor = connection.connection.cursor()
+        try:
+            if len(rows) == 1:
+                cursor.execute(text, rows[0])
+            else:
+                cursor.executemany(text, rows)
+            return cursor.rowcount
+        finally:
+            cursor.close()
+
     def run_many(self, connection: Connection, many: Iterable[Mapping[str, Value]]) -> None:
         """Execute once per mapping."""
         text, names, fixed = self._for(connection)

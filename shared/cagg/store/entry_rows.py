@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import BindParameter, Column, ColumnElement, Connection, Select, bindparam, select
+from sqlalchemy import BinaryExpression, ColumnElement, Connection, Select, bindparam, select
 
 from cagg.errors import LedgerDamaged
 from cagg.records import Entry, EntryKind
 from cagg.store import tables as t
 from cagg.store._instants import from_us
 from cagg.store._statement import Statement
-from cagg.store.audit_rows import SEQUENCED, WAITING, WITH_LEAF, AuditRowsSql
+from cagg.store.audit_rows import PAGE, SEQUENCED, WAITING, WITH_LEAF, AuditRowsSql
 
 __all__ = ["EntryRowsSql", "stored_bytes"]
 
-_PAGE = 512
-"""Rows that one step of a streamed read holds in memory (at most 32 MB of bodies)."""
-
 _Filters = Sequence[ColumnElement[bool]]
 _e, _q, _l = t.entry.c, t.queue.c, t.leaf.c
-_LOG: BindParameter[int] = bindparam("log_id")
 _ENTRY = (_e.entry_id, _e.kind, _e.idempotency_key, _e.body, _e.leaf_hash, _l.leaf_index, _e.recorded_us)
 
-_BY_KEY = Statement(
-    select(*_ENTRY).select_from(WITH_LEAF).where(_e.log_id == _LOG, _e.idempotency_key == bindparam("key"))
+# by log, because that is how the indexes begin; a store has few logs
+_OF_THE_STORE = _e.log_id.in_(select(t.log.c.log_id))
+_BY_KEY = Statement(select(*_ENTRY).select_from(WITH_LEAF).where(_OF_THE_STORE, _e.idempotency_key == bindparam("key")))
+_BY_KEYS = (
+    select(*_ENTRY)
+    .select_from(WITH_LEAF)
+    .where(_OF_THE_STORE, _e.idempotency_key.in_(bindparam("keys", expanding=True)))
 )
-_BY_ID = Statement(select(*_ENTRY).select_from(WITH_LEAF).where(_e.log_id == _LOG, _e.entry_id == bindparam("id")))
+_BY_ID = Statement(select(*_ENTRY).select_from(WITH_LEAF).where(_OF_THE_STORE, _e.entry_id == bindparam("id")))
+_BETWEEN = Statement(
+    select(*_ENTRY)
+    .select_from(WITH_LEAF)
+    .where(_OF_THE_STORE, _e.entry_id.between(bindparam("first"), bindparam("last")))
+    .order_by(_e.entry_id)
+    .limit(bindparam("limit"))
+)
 
 
 class EntryRowsSql(AuditRowsSql):
@@ -39,14 +47,30 @@ class EntryRowsSql(AuditRowsSql):
     _log_id: int
 
     def entry_by_key(self, idempotency_key: bytes) -> Entry | None:
-        """Return the entry with this key."""
-        row = _BY_KEY.row(self.connection, log_id=self._log_id, key=idempotency_key)
+        """Return the entry with this key, of this log or of one before it."""
+        row = _BY_KEY.row(self.connection, key=idempotency_key)
         return None if row is None else _entry(row)
 
+    def entries_by_keys(self, idempotency_keys: Collection[bytes]) -> Mapping[bytes, Entry]:
+        """Return the entries with any of these keys, of this log or of those before it, by key."""
+        keys = list(idempotency_keys)
+        if len(keys) == 1:  # on the path of every entry
+            found = self.entry_by_key(keys[0])
+            return {} if found is None else {keys[0]: found}
+        rows: list[Any] = []
+        for start in range(0, len(keys), PAGE):
+            rows += self.connection.execute(_BY_KEYS, {"keys": keys[start : start + PAGE]}).fetchall()
+        return {entry.idempotency_key: entry for entry in map(_entry, rows)}
+
     def entry(self, entry_id: str) -> Entry | None:
-        """Return the entry with this id."""
-        row = _BY_ID.row(self.connection, log_id=self._log_id, id=entry_id)
+        """Return the entry with this id, of this log or of one before it."""
+        row = _BY_ID.row(self.connection, id=entry_id)
         return None if row is None else _entry(row)
+
+    def entries_between(self, first_id: str, last_id: str, limit: int) -> Sequence[Entry]:
+        """Entries of any log whose id lies in ``[first_id, last_id]``, ascending by id, at most ``limit``."""
+        rows = _BETWEEN.rows(self.connection, first=first_id, last=last_id, limit=limit)
+        return [_entry(row) for row in rows]
 
     def entries(
         self,
@@ -94,8 +118,13 @@ class EntryRowsSql(AuditRowsSql):
 
     def _placed(self, filters: _Filters, start: int, limit: int | None, *, newest_first: bool) -> Iterator[Entry]:
         query = select(*_ENTRY).select_from(t.leaf.join(t.entry, SEQUENCED)).where(*filters)
-        query = query.where(_l.log_id == self._log_id, _l.leaf_index >= start)
-        return (_entry(row) for row in self._paged(query, _l.leaf_index, limit, newest_first=newest_first))
+        place: ColumnElement[int] = _l.leaf_index
+        log: ColumnElement[int] = _l.log_id
+        if any(isinstance(item, BinaryExpression) and item.left is _e.request_key for item in filters):
+            # a request has few entries: SQLite must find them by their key, not look through the tree in its order
+            place, log = place + 0, log + 0
+        query = query.where(log == self._log_id, place >= start)
+        return (_entry(row) for row in self._paged(query, place, limit, newest_first=newest_first))
 
     def _waiting(self, filters: _Filters, limit: int | None, *, newest_first: bool) -> Iterator[Entry]:
         query = select(*_ENTRY[:5], _q.queue_id, _e.recorded_us).select_from(t.queue.join(t.entry, WAITING))
@@ -103,9 +132,11 @@ class EntryRowsSql(AuditRowsSql):
         for row in self._paged(query, _q.queue_id, limit, newest_first=newest_first):
             yield _entry((*row[:5], None, row[6]))
 
-    def _paged(self, query: Select[Any], key: Column[int], limit: int | None, *, newest_first: bool) -> Iterator[Any]:
+    def _paged(
+        self, query: Select[Any], key: ColumnElement[int], limit: int | None, *, newest_first: bool
+    ) -> Iterator[Any]:
         """Rows in the order of a key, which is the sixth column, page by page."""
-        page_size = _PAGE if limit is None else max(0, min(_PAGE, limit))
+        page_size = PAGE if limit is None else max(0, min(PAGE, limit))
         page = query = query.order_by(key.desc() if newest_first else key).limit(page_size)
         while page_size:
             rows = self.connection.execute(page).fetchall()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import (
@@ -23,7 +24,7 @@ from cagg.records import Entry, EntryKind
 from cagg.store import tables as t
 from cagg.store._instants import from_us, to_us
 from cagg.store._statement import Statement, Value, insert_if_absent
-from cagg.store.audit_rows import CACHE_COLUMNS
+from cagg.store.audit_rows import CACHE_COLUMNS, LARGEST, PAGE
 from cagg.store.entry_rows import EntryRowsSql, stored_bytes
 
 __all__ = ["LedgerRowsSql"]
@@ -33,7 +34,8 @@ _LOG: BindParameter[int] = bindparam("log_id")
 _LOST = "lost"
 """The outcome of a run whose lease ended; it may turn up later, which a correction records."""
 
-_INSERT_ENTRY = Statement(insert(t.entry).values({column.name: bindparam(column.name) for column in _e}))
+_INSERT_ENTRY = insert_if_absent(t.entry)
+_columns_in_order = itemgetter(*CACHE_COLUMNS)
 _INSERT_QUEUE = Statement(
     insert(t.queue).values({column.name: bindparam(column.name) for column in _q if column.name != "queue_id"})
 )
@@ -72,8 +74,15 @@ _TILE_ROOTS = Statement(
 )
 _INSERT_CHECKPOINT = insert_if_absent(t.checkpoint)
 _CHECKPOINT_COLUMNS = (t.checkpoint.c.size, t.checkpoint.c.root, t.checkpoint.c.note, t.checkpoint.c.created_us)
-_CHECKPOINTS = Statement(
-    select(*_CHECKPOINT_COLUMNS).where(t.checkpoint.c.log_id == _LOG).order_by(t.checkpoint.c.size)
+_CHECKPOINT_PAGES = Statement(
+    select(*_CHECKPOINT_COLUMNS)
+    .where(
+        t.checkpoint.c.log_id == _LOG,
+        t.checkpoint.c.size >= bindparam("start"),
+        t.checkpoint.c.size < bindparam("stop"),
+    )
+    .order_by(t.checkpoint.c.size)
+    .limit(bindparam("page"))
 )
 _CHECKPOINT_AT = Statement(
     select(*_CHECKPOINT_COLUMNS).where(t.checkpoint.c.log_id == _LOG, t.checkpoint.c.size == bindparam("size"))
@@ -90,7 +99,6 @@ _IS_RUN = or_(
 _IS_SUPERSEDED = (
     select(_o.entry_id)
     .where(
-        _o.log_id == _e.log_id,
         _o.request_key == _e.request_key,
         _o.start_us.is_not(None),
         _o.end_us.is_not(None),
@@ -111,7 +119,6 @@ _IS_SUPERSEDED = (
 _HISTORY = Statement(
     select(_e.energy_millijoules, _e.start_us, _e.end_us, _e.outcome, _e.recorded_us, _e.entry_id)
     .where(
-        _e.log_id == _LOG,
         _e.task_key == bindparam("task_key"),
         _e.kind == bindparam("kind"),
         _e.start_us.is_not(None),
@@ -127,38 +134,45 @@ _HISTORY = Statement(
 class LedgerRowsSql(EntryRowsSql):
     """Implements :class:`cagg.ports.LedgerRows`."""
 
-    _origin: str
-
     def now(self) -> datetime:
         """The store's own time (the composed transaction provides it)."""
         raise NotImplementedError
 
     # ---- entries ------------------------------------------------------------------------------------------------
 
-    def insert_entry(self, entry: Entry, columns: Mapping[str, str | int | None]) -> bool:
-        """Insert an entry, with its leaf when it has an index, else with its queue row; always True here."""
-        _INSERT_ENTRY.run(
-            self.connection,
-            log_id=self._log_id,
-            entry_id=entry.entry_id,
-            idempotency_key=entry.idempotency_key,
-            body=entry.body,
-            leaf_hash=entry.leaf_hash,
-            **{name: columns.get(name) for name in CACHE_COLUMNS},
-        )
-        hashed: dict[str, Value] = {"log_id": self._log_id, "entry_id": entry.entry_id, "leaf_hash": entry.leaf_hash}
-        if entry.index is None:
-            _INSERT_QUEUE.run(self.connection, **hashed, queued_us=to_us(self.now()))
+    def insert_entries(self, entries: Sequence[tuple[Entry, Mapping[str, str | int | None]]]) -> Collection[bytes]:
+        """Insert entries that are not recorded yet, each with its leaf or queue row; returns the keys of the others."""
+        refused: Collection[bytes] = ()
+        if self._log_id != t.FIRST_LOG:  # a log before this one may have it: no index of this log's rows says so
+            refused = set(self.entries_by_keys([e.idempotency_key for e, _ in entries]))
+        log_id = self._log_id
+        rows = [
+            (log_id, e.entry_id, e.idempotency_key, e.body, e.leaf_hash, *_columns_in_order(columns))
+            for e, columns in entries
+            if e.idempotency_key not in refused
+        ]
+        kept = [e for e, _ in entries]
+        if _INSERT_ENTRY.run_rows(self.connection, rows) < len(kept):
+            stored = self.entries_by_keys([e.idempotency_key for e in kept])
+            kept = [e for e in kept if stored[e.idempotency_key].entry_id == e.entry_id]
+            refused = {e.idempotency_key for e, _ in entries} - {e.idempotency_key for e in kept}
+        places = [e.index for e, _ in entries if e.index is not None]
+        if places:
+            _INSERT_LEAF.run_rows(
+                self.connection,
+                [(log_id, place, e.entry_id, e.leaf_hash) for place, e in zip(places, kept, strict=False)],
+            )
         else:
-            _INSERT_LEAF.run(self.connection, **hashed, leaf_index=entry.index)
-        return True
+            now_us = to_us(self.now())
+            _INSERT_QUEUE.run_rows(self.connection, [(log_id, e.entry_id, e.leaf_hash, now_us) for e in kept])
+        return refused
 
     def history(self, task_key: str, limit: int) -> Sequence[HistoryPoint]:
-        """Newest measurements of a task, newest first; of a run that was measured anew only its last correction."""
+        """Newest measurements of a task in any log, newest first; of a run measured anew only its last correction."""
         rows: list[Any] = []
         for kind in (EntryKind.MEASUREMENT, EntryKind.CORRECTION):  # one by one: each comes in the index's order
             values: dict[str, Value] = {"task_key": task_key, "kind": kind.value, "limit": limit}
-            rows += _HISTORY.rows(self.connection, log_id=self._log_id, **values)
+            rows += _HISTORY.rows(self.connection, **values)
         rows.sort(key=lambda row: (row[4], row[5]), reverse=True)
         return [
             HistoryPoint(
@@ -190,9 +204,18 @@ class LedgerRowsSql(EntryRowsSql):
         return int(_QUEUED.row(self.connection, log_id=self._log_id)[0])
 
     def oldest_queued_at(self) -> datetime | None:
-        """When the entry that waits longest for the sequencer was written; None when none waits."""
+        """When the entry that waits longest for the sequencer was written; None when none waits.
+
+        Raises:
+            LedgerDamaged: the queue holds a time that is none.
+        """
         queued_us = _QUEUED.row(self.connection, log_id=self._log_id)[1]
-        return None if queued_us is None else from_us(queued_us)
+        try:
+            return None if queued_us is None else from_us(queued_us)
+        except (TypeError, OverflowError):
+            raise LedgerDamaged(
+                f"an entry waits for its place since {queued_us!r}, which is no time; run 'cagg ledger verify'."
+            ) from None
 
     def insert_leaves(self, first_index: int, leaves: Sequence[tuple[str, bytes]]) -> None:
         """Give (entry_id, leaf_hash) the dense indexes from ``first_index`` on."""
@@ -207,7 +230,7 @@ class LedgerRowsSql(EntryRowsSql):
     def tree_size(self) -> int:
         """Number of sequenced leaves."""
         last = _LAST_LEAF.row(self.connection, log_id=self._log_id)[0]
-        if last is not None and not isinstance(last, int):
+        if last is not None and (not isinstance(last, int) or last >= LARGEST):
             raise LedgerDamaged(f"the ledger holds a leaf with the index {last!r}; run 'cagg ledger verify'.")
         return 0 if last is None else last + 1
 
@@ -271,7 +294,12 @@ class LedgerRowsSql(EntryRowsSql):
 
     def checkpoints(self) -> Sequence[Checkpoint]:
         """All checkpoints by size, ascending."""
-        return [_checkpoint(row) for row in _CHECKPOINTS.rows(self.connection, log_id=self._log_id)]
+        return list(self.each_checkpoint())
+
+    def each_checkpoint(self) -> Iterator[Checkpoint]:
+        """:meth:`checkpoints`, read page by page: a log that is signed every minute has half a million in a year."""
+        for page in self._pages(_CHECKPOINT_PAGES, -LARGEST, LARGEST, PAGE):
+            yield from map(_checkpoint, page)
 
     def last_checkpoint(self) -> Checkpoint | None:
         """The checkpoint with the largest size; None before the first."""
@@ -286,10 +314,6 @@ class LedgerRowsSql(EntryRowsSql):
         """Return content-addressed bytes."""
         row = _BLOB.row(self.connection, digest=digest)
         return None if row is None else stored_bytes(row[0], f"the blob {digest[:16]}…")
-
-    def origin(self) -> str:
-        """The log's name: the first line of its checkpoints."""
-        return self._origin
 
 
 def _checkpoint(row: Any) -> Checkpoint:

@@ -30,6 +30,7 @@ from cagg.store._postgresql_errors import explained, unreachable
 from cagg.store._postgresql_values import one_row, raw_of
 from cagg.store._schema import create_schema, ensure_log, stored_version, version_gap
 from cagg.store.migrations.functions_0002 import KEY_SPACE
+from cagg.store.migrations.functions_0003 import WRITERS
 from cagg.store.postgresql_rows import PostgresqlSnapshot, PostgresqlTransaction
 
 if TYPE_CHECKING:
@@ -54,8 +55,10 @@ _OLDEST_SERVER = 130_000
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 _HEAD = (
     f"SELECT {_NOW}, (SELECT min(v.version_num) FROM cagg_schema_version v HAVING count(*) = 1), "  # noqa: S608
-    "l.log_id, l.origin FROM cagg_log l ORDER BY l.log_id LIMIT 1"
+    "l.log_id, l.origin FROM cagg_log l ORDER BY l.state = 'active' DESC, l.log_id DESC LIMIT 1"
 )
+_WRITE = f"SELECT pg_advisory_xact_lock_shared({WRITERS}); "
+"""Before the head, so that what the head reads of the logs stays true until the transaction ends."""
 _UNDEFINED_TABLE = "42P01"
 
 
@@ -103,8 +106,7 @@ class PostgresqlStore:
         )
         self._open.writing = True
         try:
-            with self._held(begin) as (connection, head):
-                now, log_id, origin = head
+            with self._held(begin + _WRITE) as (connection, (now, log_id, origin)):
                 yield PostgresqlTransaction(connection=connection, now=now, log_id=log_id, origin=origin)
                 self._commit(connection)
         finally:
@@ -123,8 +125,7 @@ class PostgresqlStore:
             statement_seconds=_READ_STATEMENT_SECONDS,
             idle_seconds=_READ_IDLE_SECONDS,
         )
-        with self._held(begin) as (connection, head):
-            now, log_id, origin = head
+        with self._held(begin) as (connection, (now, log_id, origin)):
             yield PostgresqlSnapshot(connection=connection, now=now, log_id=log_id, origin=origin)
 
     def _begin(self, isolation: str, *, lock_ms: int, statement_seconds: int, idle_seconds: int) -> str:
@@ -329,6 +330,10 @@ class PostgresqlStore:
                 upgrade(connection)
             ensure_log(connection, origin=self._new_origin, now=self._now(one_row(raw, f"SELECT {_NOW}")[0]))
         return version is None
+
+    def dump_command(self, file: str) -> str:
+        """Return the command that backs the database up to a file."""
+        return self._address.dump_command(file)
 
     def version(self) -> str | None:
         """The version of the stored schema; None before the first migration."""

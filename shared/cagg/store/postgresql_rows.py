@@ -1,4 +1,4 @@
-"""What a transaction on PostgreSQL does otherwise: budget rows through functions, entries that wait for a sequencer.
+"""What a transaction on PostgreSQL does otherwise with budgets: their rows change through functions.
 
 A gate may hold no right to change a counter, so every change of a budget row is a call of one of the functions that
 the migration created (``migrations/functions_0002.py``). What this transaction has locked nobody else can change, so
@@ -8,7 +8,7 @@ it is remembered here and not read again.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from types import SimpleNamespace
@@ -19,41 +19,14 @@ from sqlalchemy import Connection
 from cagg.errors import InvalidInput, ReservationConflict
 from cagg.ports import JournalRow
 from cagg.quantities import Unit
-from cagg.records import Allotment, Budget, Entry, Period, Reservation
+from cagg.records import Allotment, Budget, Period, Reservation
 from cagg.store._budget_values import allotment_of, budget_of, hold_of, in_lock_order, reservation_of, values_of
 from cagg.store._instants import to_us
 from cagg.store._postgresql_values import posted, refusal
-from cagg.store._statement import Value
-from cagg.store.audit_rows import CACHE_COLUMNS
-from cagg.store.migrations.functions_0002 import KEY_SPACE
-from cagg.store.transaction import SqlTransaction
+from cagg.store.postgresql_ledger import PostgresqlLedger
 from cagg.windows import Window
 
 __all__ = ["PostgresqlSnapshot", "PostgresqlTransaction"]
-
-_BATCH = 5_000
-"""Rows that one statement of the sequencer carries."""
-
-_ENTRY_COLUMNS = ("log_id", "entry_id", "idempotency_key", "body", "leaf_hash", *CACHE_COLUMNS)
-_INSERT_ENTRY = (
-    f"WITH kept AS (INSERT INTO cagg_entry ({', '.join(_ENTRY_COLUMNS)}) "  # noqa: S608 - names of our own
-    f"VALUES ({', '.join(f'%({name})s' for name in _ENTRY_COLUMNS)}) "
-    "ON CONFLICT (log_id, idempotency_key) DO NOTHING RETURNING log_id, entry_id, leaf_hash) "
-    "INSERT INTO cagg_queue (log_id, entry_id, leaf_hash, queued_us) "
-    "SELECT kept.log_id, kept.entry_id, kept.leaf_hash, %(queued_us)s FROM kept"
-)
-_DEQUEUE = (
-    "DELETE FROM cagg_queue WHERE queue_id IN (SELECT q.queue_id FROM cagg_queue q WHERE q.log_id = %(log_id)s "
-    "ORDER BY q.queue_id LIMIT %(limit)s) RETURNING queue_id, entry_id, leaf_hash, EXISTS (SELECT 1 FROM cagg_leaf l "
-    "WHERE l.log_id = cagg_queue.log_id AND l.entry_id = cagg_queue.entry_id)"
-)
-_INSERT_LEAVES = (
-    "INSERT INTO cagg_leaf (log_id, leaf_index, entry_id, leaf_hash) "
-    "SELECT %(log_id)s, %(first)s + n.ordinality - 1, n.entry_id, n.leaf_hash "
-    "FROM ROWS FROM (unnest(%(ids)s::text[]), unnest(%(hashes)s::bytea[])) WITH ORDINALITY "
-    "AS n(entry_id, leaf_hash, ordinality)"
-)
-_TAKE_LOG = f"SELECT pg_try_advisory_xact_lock({KEY_SPACE}, 'cagg_queue'::regclass::oid::bigint::bit(32)::integer)"
 
 _BUDGETS_ON = (
     'SELECT DISTINCT ON (b.path COLLATE "C", b.unit COLLATE "C", b.period COLLATE "C") to_jsonb(b) '
@@ -82,11 +55,8 @@ _BOOK = (
 _Place = tuple[str, Unit, Period, datetime]
 
 
-class PostgresqlSnapshot(SqlTransaction):
+class PostgresqlSnapshot(PostgresqlLedger):
     """Reads of one consistent state, without a single row lock."""
-
-    def __init__(self, *, connection: Connection, now: datetime, log_id: int, origin: str) -> None:
-        super().__init__(connection=connection, now=now, log_id=log_id, origin=origin, sequences_inline=False)
 
     def reservation(self, request_key: str) -> Reservation | None:
         """Return a reservation with its holds, as it was when the snapshot began."""
@@ -109,28 +79,6 @@ class PostgresqlSnapshot(SqlTransaction):
         """Opened allotments of the budget that share an instant with the window, earliest first, not locked."""
         return self.opened([(budget, window)])[0]
 
-    # ---- statements ----
-
-    def _rows(self, text: str, values: Sequence[Any] | Mapping[str, Any]) -> Sequence[Any]:
-        cursor: Any = self.connection.connection.cursor()
-        try:
-            rows: Sequence[Any] = cursor.execute(text, values).fetchall()
-            return rows
-        finally:
-            cursor.close()
-
-    def _row(self, text: str, values: Sequence[Any] | Mapping[str, Any]) -> Any:
-        rows = self._rows(text, values)
-        return rows[0] if rows else None
-
-    def _run(self, text: str, values: Mapping[str, Any]) -> int:
-        """Execute and return how many rows were written."""
-        cursor: Any = self.connection.connection.cursor()
-        try:
-            return int(cursor.execute(text, values).rowcount)
-        finally:
-            cursor.close()
-
 
 class PostgresqlTransaction(PostgresqlSnapshot):
     """One writing transaction; READ COMMITTED, so each statement sees what others committed before it."""
@@ -141,50 +89,6 @@ class PostgresqlTransaction(PostgresqlSnapshot):
         self._places: dict[_Place, int] = {}
         self._reservations: dict[str, Reservation | None] = {}
         self._rules: dict[str, list[Budget]] = {}
-
-    # ---- ledger -------------------------------------------------------------------------------------------------
-
-    def insert_entry(self, entry: Entry, columns: Mapping[str, str | int | None]) -> bool:
-        """Insert an entry with its queue row; False when another transaction recorded its key meanwhile."""
-        if entry.index is not None:
-            raise InvalidInput(f"entry {entry.entry_id} has a place already; here a sequencer gives the places.")
-        values: dict[str, Value] = {
-            "log_id": self._log_id,
-            "entry_id": entry.entry_id,
-            "idempotency_key": entry.idempotency_key,
-            "body": entry.body,
-            "leaf_hash": entry.leaf_hash,
-            "queued_us": to_us(self.now()),
-            **{name: columns.get(name) for name in CACHE_COLUMNS},
-        }
-        return self._run(_INSERT_ENTRY, values) == 1
-
-    def take_queued(self, limit: int) -> Sequence[tuple[str, bytes]]:
-        """Lock the log, then remove and return up to ``limit`` (entry_id, leaf_hash), oldest first.
-
-        Empty while another transaction has the log locked: that one is giving places, and two must not interleave.
-        Rows are taken from a queue, never by "greater than the last one seen": ids may commit out of order. A row
-        of an entry that has its place already is dropped: whoever may queue could else stop the sequencer for ever.
-        """
-        if not self._row(_TAKE_LOG, ())[0]:
-            return []
-        while rows := sorted(self._rows(_DEQUEUE, {"log_id": self._log_id, "limit": limit})):
-            waiting = [(entry_id, leaf_hash) for _, entry_id, leaf_hash, placed in rows if not placed]
-            if waiting:
-                return waiting
-        return []
-
-    def insert_leaves(self, first_index: int, leaves: Sequence[tuple[str, bytes]]) -> None:
-        """Give (entry_id, leaf_hash) the dense indexes from ``first_index`` on."""
-        for start in range(0, len(leaves), _BATCH):
-            part = leaves[start : start + _BATCH]
-            values = {
-                "log_id": self._log_id,
-                "first": first_index + start,
-                "ids": [entry_id for entry_id, _ in part],
-                "hashes": [leaf_hash for _, leaf_hash in part],
-            }
-            self._run(_INSERT_LEAVES, values)
 
     # ---- budgets ------------------------------------------------------------------------------------------------
 

@@ -15,9 +15,11 @@ from sqlalchemy import Connection, Engine, RootTransaction, create_engine
 from sqlalchemy.pool import NullPool
 
 from cagg.errors import ConfigurationError, InvalidInput, StoreUnavailable
+from cagg.folders import private_file, private_folder
 from cagg.masking import looks_like_an_address, masked
 from cagg.ports import Clock, Transaction
 from cagg.store import tables as t
+from cagg.store._backup import back_up, check_target
 from cagg.store._errors import DATABASE_ERRORS, OPENING_ERRORS, unavailable
 from cagg.store._flock import WriterLock
 from cagg.store._forks import Readers, inherited, leave_to_the_parent, refuse_in_this_process, watch_forks
@@ -31,7 +33,7 @@ _BUSY_TIMEOUT_MS = 5_000
 """For programs that write to the file without taking the lock file, such as the sqlite3 shell."""
 _CHECKPOINT_PAGES = 4_000
 """The write-ahead log is copied back every 16 MB: a commit touches about ten pages, and copying costs two flushes."""
-_LOG = "SELECT log_id, origin FROM cagg_log ORDER BY log_id LIMIT 1"
+_LOG = "SELECT log_id, origin FROM cagg_log ORDER BY state = 'active' DESC, log_id DESC LIMIT 1"
 _VERSION = "SELECT version_num FROM cagg_schema_version"
 
 
@@ -99,7 +101,6 @@ class SqliteStore:
         self._engines: dict[str, Engine] = {}
         self._writer: Connection | None = None
         self._identity: tuple[int, int] | None = None
-        self._log: tuple[int, str] = (0, "")
         watch_forks(self)
 
     # ---- writing ------------------------------------------------------------------------------------------------
@@ -158,7 +159,7 @@ class SqliteStore:
             return
         if self._create is CreateMode.NEVER:
             raise missing_store(self.path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(self.path.parent)
 
     def _connected_writer(self) -> Connection:
         """Return the process's one writing connection; the lock is held, so nobody else uses it."""
@@ -166,6 +167,8 @@ class SqliteStore:
         if self._writer is not None and identity is not None and identity == self._identity:
             return self._writer
         self._drop_writer()
+        if identity is None and self._create is CreateMode.IF_MISSING:
+            private_file(self.path)  # it holds personal values; SQLite gives -wal and -shm the same rights
         engine = self._engine("rw" if self._create is CreateMode.NEVER else "rwc")
         connection = engine.connect()
         try:
@@ -198,7 +201,6 @@ class SqliteStore:
 
                 upgrade(connection)
             ensure_log(connection, origin=self._new_origin, now=self._clock.now())
-            self._log = self._read_log(connection)
 
     # ---- reading ------------------------------------------------------------------------------------------------
 
@@ -243,7 +245,7 @@ class SqliteStore:
             raw.execute("PRAGMA query_only=ON")
             raw.execute("BEGIN")
             self._check_version(connection)
-            return self._over(connection, self._read_log(connection))
+            return self._over(connection)
         except DATABASE_ERRORS as error:
             cut = incomplete_copy(self.path, opening, raw, error)
             if cut is None:
@@ -274,6 +276,17 @@ class SqliteStore:
         with self.transaction():  # each writing transaction does
             return created
 
+    def backup(self, target: Path) -> int:
+        """Copy the store, in one consistent state while others write, to a new file; returns the copy's bytes.
+
+        Raises:
+            InvalidInput: the target exists, or is the store itself or beside it.
+            StoreUnavailable: the store cannot be read, or the copy not be written.
+        """
+        check_target(self.path, target)
+        with self.snapshot() as tx, self._border(OPENING_ERRORS, place=target):
+            return back_up(_raw(tx.connection), target)  # type: ignore[attr-defined]
+
     # ---- common -------------------------------------------------------------------------------------------------
 
     def rest(self) -> None:
@@ -285,12 +298,12 @@ class SqliteStore:
         self._lock.close()
 
     @contextlib.contextmanager
-    def _border(self, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+    def _border(self, errors: tuple[type[Exception], ...], *, place: Path | None = None) -> Iterator[None]:
         """Nothing of the driver leaves the store: callers see StoreUnavailable with a remedy."""
         try:
             yield
         except errors as error:
-            raise unavailable(str(self.path), error) from error
+            raise unavailable(str(place or self.path), error) from error
 
     def _engine(self, mode: str, *, query: str = "") -> Engine:
         address = f"file:{quote(str(self.path))}?mode={mode}{query}"
@@ -311,8 +324,8 @@ class SqliteStore:
         engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
         return self._engines.setdefault(address, engine)
 
-    def _over(self, connection: Connection, log: tuple[int, str] | None = None) -> SqlTransaction:
-        log_id, origin = self._log if log is None else log
+    def _over(self, connection: Connection) -> SqlTransaction:
+        log_id, origin = self._read_log(connection)
         return SqlTransaction(
             connection=connection, now=self._clock.now(), log_id=log_id, origin=origin, sequences_inline=True
         )

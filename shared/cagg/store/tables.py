@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 __all__ = ["SCHEMA_VERSION", "metadata"]
 
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 """Identifier of the newest migration; stored in ``cagg_schema_version``."""
 
 metadata = MetaData()
@@ -44,6 +44,9 @@ log = Table(
     Column("state", String(16), nullable=False),
     Column("created_us", BigInteger, nullable=False),
 )
+
+FIRST_LOG = 1
+"""Id of a store's first log: before it there is none, in which a key could have been recorded."""
 
 entry = Table(
     "cagg_entry",
@@ -68,7 +71,8 @@ entry = Table(
     Column("carbon_micrograms", BigInteger),
     Column("grade", String(1)),
     Column("part_of", Text),
-    UniqueConstraint("log_id", "idempotency_key", name="cagg_entry_idempotency"),
+    UniqueConstraint("log_id", "idempotency_key", name="cagg_entry_idempotency").ddl_if(dialect="sqlite"),
+    UniqueConstraint("idempotency_key", "log_id", name="cagg_entry_idempotency").ddl_if(dialect="postgresql"),
     CheckConstraint("length(body) <= 65535", name="cagg_entry_body_size"),
     Index("cagg_entry_request", "request_key"),
     Index("cagg_entry_task", "task_key", "kind", "recorded_us"),
@@ -119,6 +123,20 @@ checkpoint = Table(
     Column("note", Text, nullable=False),
     Column("created_us", BigInteger, nullable=False),
 )
+
+private = Table(
+    "cagg_private",
+    metadata,
+    Column("log_id", Integer, primary_key=True),
+    Column("entry_id", String(36), primary_key=True),
+    Column("field", String(63), primary_key=True),
+    Column("salt", LargeBinary(32), nullable=False),
+    Column("value", Text, nullable=False),
+    ForeignKeyConstraint(
+        ["log_id", "entry_id"], ["cagg_entry.log_id", "cagg_entry.entry_id"], name="cagg_private_of_entry"
+    ).ddl_if(dialect="postgresql"),
+)
+"""The only rows of the ledger that may be deleted: what entries hold salted commitments to."""
 
 blob = Table(
     "cagg_blob",

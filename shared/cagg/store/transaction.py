@@ -10,6 +10,8 @@ from cagg.store._statement import Statement
 from cagg.store.budget_rows import BudgetRowsSql
 from cagg.store.forecast_rows import ForecastRowsSql
 from cagg.store.ledger_rows import LedgerRowsSql
+from cagg.store.log_rows import LogRowsSql
+from cagg.store.private_rows import PrivateRowsSql
 from cagg.store.tables import schema_version
 
 __all__ = ["SqlTransaction"]
@@ -17,7 +19,7 @@ __all__ = ["SqlTransaction"]
 _VERSION = Statement(select(schema_version.c.version_num))
 
 
-class SqlTransaction(LedgerRowsSql, BudgetRowsSql, ForecastRowsSql):
+class SqlTransaction(LogRowsSql, LedgerRowsSql, PrivateRowsSql, BudgetRowsSql, ForecastRowsSql):
     """One open transaction; implements :class:`cagg.ports.Transaction`.
 
     Attributes:

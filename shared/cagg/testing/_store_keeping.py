@@ -14,9 +14,10 @@ from cagg.quantities import Energy
 from cagg.records import EntryDraft, EntryKind, Reservation, ReservationState
 from cagg.store.tables import SCHEMA_VERSION
 from cagg.testing.clock import ManualClock
+from cagg.testing.kinds import reading_body
 from cagg.windows import format_instant
 
-__all__ = ["KeepingContract"]
+__all__ = ["KeepingContract", "record_run"]
 
 _NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
@@ -77,17 +78,16 @@ def _kept(tx: Transaction, zone: str = "GB") -> list[float]:
     return [(item.fetched_at - _NOON) / timedelta(hours=1) for item in reversed(tx.forecasts("neso", zone, _at(-999)))]
 
 
-def _run(
+def record_run(
     tx: Transaction, kind: EntryKind, outcome: str | None, *, key: str = "k", ordinal: int = 0, **body: Any
 ) -> None:
-    fields: dict[str, Any] = {
-        "request": {"task_key": "nightly"},
-        "start": format_instant(_at(0)),
-        "end": format_instant(_at(1)),
-        "outcome": outcome,
-        "energy_millijoules": "5",
+    fields = reading_body(
+        start=body.pop("start", format_instant(_at(0))),
+        end=format_instant(_at(1)),
+        energy=body.pop("energy_millijoules", "5"),
+        outcome=outcome,
         **body,
-    }
+    )
     append(tx, EntryDraft(kind=kind, request_key=key, ordinal=ordinal, body=fields))
 
 
@@ -166,21 +166,21 @@ class KeepingContract:
     def _record(self, store: Store, clock: ManualClock, *args: Any, **more: Any) -> None:
         clock.advance(1)
         with store.transaction() as tx:
-            _run(tx, *args, **more)
+            record_run(tx, *args, **more)
 
     def test_a_lost_run_that_completed_after_all_counts_once(self, store: Store) -> None:
         with store.transaction() as tx:
-            _run(tx, EntryKind.MEASUREMENT, "lost")
+            record_run(tx, EntryKind.MEASUREMENT, "lost")
             assert _seen(tx) == [(5, False)]
             later = format_instant(_at(0.001))
-            _run(tx, EntryKind.CORRECTION, "completed", energy_millijoules="70", start=later)
+            record_run(tx, EntryKind.CORRECTION, "completed", energy_millijoules="70", start=later)
             assert _seen(tx) == [(70, True)]
-            _run(tx, EntryKind.MEASUREMENT, "lost", key="other")
+            record_run(tx, EntryKind.MEASUREMENT, "lost", key="other")
             assert _seen(tx) == [(5, False), (70, True)]
 
     def test_a_late_run_that_never_began_counts(self, store: Store) -> None:
         with store.transaction() as tx:
-            _run(tx, EntryKind.CORRECTION, "completed", energy_millijoules="70")
+            record_run(tx, EntryKind.CORRECTION, "completed", energy_millijoules="70")
             assert _seen(tx) == [(70, True)]
 
     def test_the_last_correction_of_a_run_stands(self, store: Store, clock: ManualClock) -> None:
@@ -193,9 +193,9 @@ class KeepingContract:
 
     def test_several_runs_under_one_request_and_nested_runs_all_count(self, store: Store) -> None:
         with store.transaction() as tx:
-            _run(tx, EntryKind.MEASUREMENT, "failed")
-            _run(tx, EntryKind.MEASUREMENT, "completed", ordinal=1, start=format_instant(_at(0.5)))
-            _run(tx, EntryKind.MEASUREMENT, "completed", key="nested", part_of="k")
+            record_run(tx, EntryKind.MEASUREMENT, "failed")
+            record_run(tx, EntryKind.MEASUREMENT, "completed", ordinal=1, start=format_instant(_at(0.5)))
+            record_run(tx, EntryKind.MEASUREMENT, "completed", key="nested", part_of="k")
             assert _seen(tx) == [(5, False), (5, True), (5, True)]
 
     def test_the_newest_come_first_over_both_kinds(self, store: Store, clock: ManualClock) -> None:

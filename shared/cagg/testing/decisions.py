@@ -2,7 +2,7 @@
 
 An adapter's suite builds the request of each case with its own code, in a context like its engine's, and compares
 :func:`recorded_decision` with the file that ships with the tests. What names the asker (identity, engine, labels,
-code version) is left out, and so is the engine's shortest wait; the wake margin is the case's.
+code and software versions) is left out, and so is the engine's shortest wait; the wake margin is the case's.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from cagg.request import Request
 from cagg.settings import load_settings
 from cagg.steps.budgets import change_budget
 from cagg.testing.clock import ManualClock
+from cagg.testing.kinds import reading_body
 from cagg.windows import format_instant
 
 __all__ = ["WAKE_MARGIN", "DecisionCase", "decision_cases", "recorded_decision"]
@@ -43,9 +44,10 @@ _NAMES_THE_ASKER = (
     "inputs_digest",
     "labels",
     "code",
+    "engine_run",
 )
 
-_NAMES_THE_ENTRY = ("entry_id", "idempotency_key", "log", "recorded_at", "request_key")
+_NAMES_THE_ENTRY = ("entry_id", "idempotency_key", "log", "recorded_at", "request_key", "parents", "software")
 
 _POLICY = """\
 zone = "trace:GB"
@@ -158,13 +160,12 @@ def recorded_decision(case: DecisionCase, build: Callable[[DecisionCase], Reques
 
 def _past_run(task_key: str, now: datetime, number: int, energy_millijoules: int) -> EntryDraft:
     start = now - timedelta(days=number + 1)
-    body = {
-        "request": {"task_key": task_key, "host": "past", "root_run_id": f"r{number}", "attempt": 1},
-        "start": format_instant(start),
-        "end": format_instant(start + timedelta(minutes=45)),
-        "outcome": "completed",
-        "energy_millijoules": str(energy_millijoules),
-    }
+    body = reading_body(
+        start=format_instant(start),
+        end=format_instant(start + timedelta(minutes=45)),
+        energy=str(energy_millijoules),
+        request={"task_key": task_key, "host": "past", "root_run_id": f"r{number}", "attempt": 1},
+    )
     return EntryDraft(kind=EntryKind.MEASUREMENT, request_key=f"past-{number}", ordinal=0, body=body)
 
 

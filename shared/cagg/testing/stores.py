@@ -13,8 +13,6 @@ The store must be empty at first and be reachable from several threads at once. 
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -32,7 +30,12 @@ from cagg.ledger.verify import Assurance, verify
 from cagg.ports import Checkpoint, Signer, Store, Transaction
 from cagg.records import Entry, EntryDraft, EntryKind
 from cagg.testing._store_keeping import KeepingContract
+from cagg.testing._store_logs import LogsContract
+from cagg.testing._store_many import ManyContract
+from cagg.testing._threads import in_threads
 from cagg.testing.clock import ManualClock
+from cagg.testing.kinds import LEAST, reading_body
+from cagg.windows import format_instant
 
 __all__ = ["MemorySigner", "StoreContract", "draft"]
 
@@ -63,21 +66,21 @@ class MemorySigner:
 
 
 def draft(name: str = "a", *, ordinal: int = 0, kind: EntryKind = EntryKind.DECISION, **body: Any) -> EntryDraft:
-    """Return a small draft; the name is its request key, further arguments are its body."""
-    return EntryDraft(kind=kind, request_key=name, ordinal=ordinal, body={"note": "x", **body})
+    """Return a small draft; the name is its request key, further arguments say more than its kind must."""
+    return EntryDraft(kind=kind, request_key=name, ordinal=ordinal, body={**LEAST[kind], "note": "x", **body})
 
 
 def _measured(
     number: int, *, task_key: str = "nightly", outcome: str = "completed", energy: str | None = "7"
 ) -> EntryDraft:
     start = _NOON + timedelta(hours=number)
-    body: Mapping[str, Any] = {
-        "request": {"task_key": task_key, "host": "local", "root_run_id": f"r{number}", "attempt": 1},
-        "start": f"{start:%Y-%m-%dT%H:%M:%S.%fZ}",
-        "end": f"{start + timedelta(seconds=90):%Y-%m-%dT%H:%M:%S.%fZ}",
-        "outcome": outcome,
-        "energy_millijoules": energy,
-    }
+    body = reading_body(
+        start=format_instant(start),
+        end=format_instant(start + timedelta(seconds=90)),
+        energy=energy,
+        outcome=outcome,
+        request={"task_key": task_key, "host": "local", "root_run_id": f"r{number}", "attempt": 1},
+    )
     return EntryDraft(kind=EntryKind.MEASUREMENT, request_key=f"{task_key}-{number}", ordinal=0, body=body)
 
 
@@ -85,7 +88,7 @@ def _everything(tx: Transaction) -> list[Entry]:
     return list(tx.entries())
 
 
-class StoreContract(KeepingContract):
+class StoreContract(KeepingContract, LogsContract, ManyContract):
     """Tests of transactions, ledger rows and forecasts that every backend passes."""
 
     @pytest.fixture
@@ -271,7 +274,7 @@ class StoreContract(KeepingContract):
                 entry = append(tx, draft(name))
                 if entry.index is not None:
                     waiting = replace(entry, entry_id=f"q-{name}", idempotency_key=name.encode() * 32, index=None)
-                    tx.insert_entry(waiting, columns_of(read_body(tx, entry)))
+                    tx.insert_entries([(waiting, columns_of(read_body(tx, entry)))])
             queued = tx.queued()
             assert queued == 3
             assert tx.oldest_queued_at() == tx.now()
@@ -348,28 +351,10 @@ class StoreContract(KeepingContract):
                     append(tx, draft(f"gone-{offset}-{key}"))
                     raise ZeroDivisionError
 
-        _in_threads([partial(work, offset) for offset in range(4)])
+        in_threads([partial(work, offset) for offset in range(4)])
         with store.transaction() as tx:
             while sequence(tx):
                 pass
             found = _everything(tx)
             assert [entry.index for entry in found] == list(range(len(keys)))
             assert sorted(read_body(tx, entry)["request_key"] for entry in found) == sorted(keys)
-
-
-def _in_threads(jobs: list[Callable[[], None]]) -> None:
-    failures: list[BaseException] = []
-
-    def guarded(job: Callable[[], None]) -> None:
-        try:
-            job()
-        except BaseException as error:
-            failures.append(error)
-            raise
-
-    threads = [threading.Thread(target=guarded, args=(job,)) for job in jobs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []

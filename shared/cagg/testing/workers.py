@@ -23,6 +23,7 @@ from cagg.quantities import Energy, Unit
 from cagg.records import EntryDraft, EntryKind, Period, ReservationState
 from cagg.store.engine import open_store
 from cagg.testing._budget_builders import ask, budget
+from cagg.testing.kinds import LEAST
 
 __all__ = ["acknowledged_keys", "meet_at_random", "race_recorded", "recorded_work", "sequence_until"]
 
@@ -164,7 +165,7 @@ def _decision(key: str, *, admitted: bool) -> EntryDraft:
         kind=EntryKind.DECISION,
         request_key=key,
         ordinal=0,
-        body={"verdict": {"verdict": "admit" if admitted else "deny"}, "padding": "x" * 500},
+        body={"request": {}, "verdict": {"verdict": "admit" if admitted else "deny"}, "padding": "x" * 500},
     )
 
 
@@ -191,7 +192,8 @@ def _settled(store: Store, key: str) -> None:
         try:
             with store.transaction() as tx:
                 reservations.settle(tx, key, 1, {Unit.CARBON: 1})
-                append(tx, EntryDraft(kind=EntryKind.SETTLEMENT, request_key=key, ordinal=0, body={"state": "settled"}))
+                body = LEAST[EntryKind.SETTLEMENT]
+                append(tx, EntryDraft(kind=EntryKind.SETTLEMENT, request_key=key, ordinal=0, body=body))
             return
         except StoreUnavailable:
             if attempt == _PATIENCE_TRIES - 1:

@@ -22,6 +22,7 @@ COMMANDS = [
     ["ledger", "verify"],
     ["ledger", "key"],
     ["ledger", "checkpoint"],
+    ["ledger", "export"],
     ["explain"],
     ["maintain"],
     ["store", "status"],

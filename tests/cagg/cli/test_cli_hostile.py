@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -254,3 +255,100 @@ def test_a_plan_on_a_store_that_cannot_be_written(cli: Any, said: Any, night: Pa
     assert result.status == 2
     assert result.json["error"]["kind"] == "StoreUnavailable"
     said(result)
+
+
+# ---- what others wrote ----------------------------------------------------------------------------------------------
+
+STEERING = "job\x1b[2J\x1b]0;title\x07\x9b31m\u202e\x7f"
+
+
+def test_no_terminal_obeys_a_name(cli: Any, night: Path) -> None:
+    result = cli("run", "--energy", "1 kWh", "--name", STEERING, "--", "true")
+    assert result.status == 0
+    told = [
+        result,
+        cli("ledger", "list"),
+        cli("explain", "latest"),
+        cli("ledger", "export", "-f", "csv", "--kind", STEERING),
+    ]
+    assert "job\ufffd[2J" in told[1].out
+    for one in told:
+        assert not set(one.out + one.err) & set("\x1b\x07\x9b\u202e\x7f")
+    row = cli("ledger", "list", "--json").json["entries"][0]
+    assert row["task"] == STEERING, "machines get what was recorded"
+
+
+def _rewritten(home: Path, kind: str, **changed: Any) -> None:
+    """Change the bodies of a kind, as somebody can who writes to the store."""
+    with sqlite3.connect(home / "cagg.db") as raw:
+        for (trigger,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            raw.execute(f"DROP TRIGGER {trigger}")
+        for row, body in raw.execute("SELECT rowid, body FROM cagg_entry WHERE kind = ?", (kind,)).fetchall():
+            text = json.dumps({**json.loads(body), **changed}, sort_keys=True, separators=(",", ":"))
+            raw.execute("UPDATE cagg_entry SET body = ? WHERE rowid = ?", (text.encode(), row))
+    raw.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [
+        ("decision", {"request": "x"}),
+        ("decision", {"request": {"zone": [3], "task_key": {"a": 1}}}),
+        ("decision", {"verdict": 5}),
+        ("measurement", {"energy_millijoules": "abc"}),
+        ("measurement", {"start": 5, "components": 5}),
+        ("measurement", {"software": {"versions": [5]}, "inputs": 3}),
+    ],
+)
+def test_an_entry_in_no_known_form_stops_nothing_and_is_no_traceback(
+    cli: Any, said: Any, home: Path, night: Path, kind: str, changed: dict[str, Any]
+) -> None:
+    assert cli("run", "--energy", "1 kWh", "--name", "job", "--", "true").status == 0
+    _rewritten(home, kind, **changed)
+    listed = cli("ledger", "list", "--json")
+    assert (listed.status, len(listed.json["entries"])) == (0, 3)
+    assert cli("ledger", "list").out.count("CHANGED AFTER IT WAS RECORDED") == 1
+    told = cli("explain", "latest")
+    assert told.status in (0, 2)
+    if told.status:
+        said(told)
+        assert "cagg ledger verify" in told.err
+    again = cli("explain", "latest", "--recompute")
+    assert again.status in (0, 1, 2)
+    assert "Traceback" not in again.err
+    assert cli("maintain").status in (0, 1), "one hostile entry must not keep the others from being signed"
+    with sqlite3.connect(home / "cagg.db") as raw:
+        assert raw.execute("SELECT count(*) FROM cagg_checkpoint").fetchone() == (1,)
+    raw.close()
+
+
+def test_no_answer_takes_the_place_of_a_store_a_key_or_its_own_evidence(
+    cli: Any, said: Any, home: Path, night: Path
+) -> None:
+    assert cli("run", "--energy", "1 kWh", "--name", "job", "--", "true").status == 0
+    assert cli("maintain").status == 0
+    kept, store, key = Path("kept.checkpoint"), home / "cagg.db", home / "keys" / "log.key"
+    kept.write_text(cli("ledger", "checkpoint").out, encoding="utf-8")
+    Path("link").symlink_to(store)
+    before = [path.read_bytes() for path in (kept, store, key)]
+    for command in (
+        ["export", "-f", "csv", "-o", str(store)],
+        ["export", "-f", "jsonl", "-o", "link"],
+        ["prove", "0", "-o", str(key)],
+        ["prove", "0", "--entry", str(key)],
+        ["consistency", str(kept), "-o", str(kept)],
+        ["prove", "0", "--entry", "same", "-o", "./same"],
+    ):
+        result = cli("ledger", *command)
+        assert result.status == 2, command
+        said(result)
+    assert [path.read_bytes() for path in (kept, store, key)] == before
+    assert not Path("same").exists()
+
+
+def test_what_carries_a_signature_is_printed_byte_for_byte(shell: Shell) -> None:
+    """An em dash that a terminal's encoding cannot say would spoil a checkpoint that somebody keeps for years."""
+    shell("$C run --name job -- true && $C maintain")
+    for command in ("checkpoint", "prove 0", "key"):
+        plain = shell(f"$C ledger {command} | sha256sum")
+        assert plain.stdout == shell(f"$C ledger {command} | sha256sum", PYTHONIOENCODING="ascii").stdout, command

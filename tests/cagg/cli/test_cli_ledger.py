@@ -42,8 +42,55 @@ def test_the_list_is_newest_first_and_filtered(signed: Any) -> None:
     assert "grade" in text
 
 
+def test_a_list_that_is_cut_says_so(signed: Any) -> None:
+    cut = signed("ledger", "list", "--limit", "3")
+    assert "3 of 4, --limit N shows more." in cut.out
+    assert signed("ledger", "list", "--limit", "3", "--json").json["more"] is True
+    assert "--limit" not in signed("ledger", "list", "--limit", "4").out
+    chosen = signed("ledger", "list", "--task", "job", "--limit", "1").out
+    assert "1 the newest of more, --limit N shows more." in chosen
+
+
+def test_a_list_of_nothing_says_whether_there_is_something_else(signed: Any) -> None:
+    none = signed("ledger", "list", "--task", "nope").out
+    assert "None of the 4 entries is of the task 'nope'" in none
+    assert (
+        "None of the 4 entries is a waiver and is of the task 'job'"
+        in signed("ledger", "list", "--task", "job", "--kind", "waiver").out
+    )
+
+
+def test_numbers_of_a_frozen_log_are_found_with_its_name(signed: Any, said: Any) -> None:
+    assert "log" not in signed("ledger", "list").out.splitlines()[0].split()
+    assert signed("ledger", "roll", "--name", "example.org/next").status == 0
+    assert signed("maintain").status == 0
+    old = signed("ledger", "logs", "--json").json["logs"][0]["origin"]
+    text = signed("ledger", "list").out
+    assert text.splitlines()[0].split() == ["#", "when", "id", "log", "what"]
+    assert old in text
+    assert {row["log"] for row in signed("ledger", "list", "--log", old, "--json").json["entries"]} == {old}
+    for command in (["explain", "3"], ["ledger", "prove", "3"], ["ledger", "private", "3"]):
+        refused = signed(*command)
+        assert (refused.status, "--log" in refused.err, old in refused.err) == (2, True, True), command
+        said(refused)
+        assert signed(*command, "--log", old).status == 0, command
+    refused = signed("ledger", "consistency", "4")
+    assert (refused.status, "--log" in refused.err) == (2, True)
+    assert signed("ledger", "consistency", "4", "--log", old).status == 0
+    wrong = signed("ledger", "list", "--log", "nowhere")
+    assert wrong.status == 2
+    assert "cagg ledger logs" in wrong.err
+
+
+@pytest.mark.parametrize("command", ["prove", "private"])
+def test_a_negative_number_is_no_amount(signed: Any, said: Any, command: str) -> None:
+    refused = signed("ledger", command, "-1")
+    assert "numbers in a log begin at 0" in refused.err
+    said(refused)
+
+
 def test_an_empty_ledger_lists_nothing_and_cannot_be_verified(cli: Any, said: Any, home: Path) -> None:
-    assert cli("ledger", "list", "--json").json == {"entries": []}
+    assert cli("ledger", "list", "--json").json == {"entries": [], "more": False}
     result = cli("ledger", "verify")
     assert result.status == 2
     said(result)

@@ -159,6 +159,45 @@ def test_doctor_sees_that_nobody_signs(cli: Any, clock: Any, night: Path) -> Non
     assert _levels(cli("doctor", "--json").json, "ledger") == ["ok"]
 
 
+def test_doctor_sees_a_restored_backup(cli: Any, night: Path, home: Path, tmp_path: Path) -> None:
+    cli("run", "--", "true")
+    assert cli("maintain").status == 0
+    assert cli("store", "backup", str(tmp_path / "backup.db")).status == 0
+    cli("run", "--", "true")
+    assert cli("maintain").status == 0
+    assert cli("doctor").status == 0
+    for path in home.glob("cagg.db*"):
+        path.unlink()
+    (tmp_path / "backup.db").rename(home / "cagg.db")
+    found = cli("doctor", "--json")
+    (finding,) = [item for item in found.json["findings"] if item["topic"] == "ledger"]
+    assert (found.status, finding["level"]) == (1, "problem")
+    assert "has signed 6 entries" in finding["text"]
+    assert "with 3," in finding["text"]
+    assert "cagg ledger roll --reason restored" in finding["remedy"]
+    assert cli("maintain").status == 1
+
+
+def test_doctor_sees_that_the_key_is_missing(cli: Any, night: Path, home: Path) -> None:
+    cli("run", "--", "true")
+    assert cli("maintain").status == 0
+    (home / "keys" / "log.key").unlink()
+    found = cli("doctor", "--json")
+    (finding,) = [item for item in found.json["findings"] if item["topic"] == "ledger"]
+    assert (found.status, finding["level"]) == (1, "problem")
+    assert "log.key is missing" in finding["text"]
+    assert "--reason key_lost" in finding["remedy"]
+
+
+def test_doctor_names_a_variable_that_is_no_setting(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAGG_STORE_URL", "sqlite:///x")
+    monkeypatch.setenv("CAGG_COMMIT", "0" * 40)
+    found = cli("doctor", "--json")
+    (finding,) = [item for item in found.json["findings"] if item["topic"] == "environment"]
+    assert (found.status, finding["level"]) == (0, "note")
+    assert ("CAGG_STORE_URL" in finding["text"], finding["remedy"]) == (True, "did you mean CAGG_STORE?")
+
+
 def test_doctor_asks_the_grid_only_when_told_to(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAGG_ZONE", "neso:GB")
     monkeypatch.setenv("CAGG_GRID_NESO_URL", "http://127.0.0.1:9")
@@ -204,15 +243,48 @@ def test_one_pass(cli: Any, night: Path) -> None:
     assert set(result.json) == {
         "replayed",
         "sequenced",
+        "lag_seconds",
+        "waiting",
         "expired",
         "reconciled",
         "forecasts",
         "signed_size",
+        "newly_signed",
         "problems",
         "notes",
     }
     assert result.json["signed_size"] == len(cli("ledger", "list", "--json").json["entries"])
-    assert "checkpoint" in cli("maintain").out.lower()
+    assert result.json["newly_signed"] is True
+
+
+def test_a_checkpoint_is_told_once(cli: Any, night: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a folder of cron's: each pass is a process of its own, which has published nothing yet."""
+    from cagg.steps import signing
+
+    def passed() -> str:
+        monkeypatch.setattr(signing, "_published", {})
+        return str(cli("maintain").out)
+
+    monkeypatch.setenv("CAGG_ANCHORS", "log")
+    cli("run", "--", "true")
+    first = passed()
+    assert first.count("cagg-checkpoint ") == 1
+    assert "Checkpoint of 3 entries." in first
+    again = passed()
+    assert "cagg-checkpoint" not in again
+    assert "Nothing new to sign after 3 entries." in again
+    cli("run", "--", "true")
+    assert passed().count("cagg-checkpoint ") == 1
+
+
+def test_notes_of_a_source_say_for_which_zone_and_why(cli: Any, night: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAGG_GRID_NESO_URL", "http://127.0.0.1:9")
+    cli("run", "--zone", "neso:GB", "--", "true")
+    notes = cli("maintain", "--json").json["notes"]
+    assert notes
+    assert all(text.startswith("zone neso:GB (a gate named it, last on 2026-01-05): ") for text in notes)
+    cli("run", "--zone", "neso:GB", "--energy", "1 kWh", "--", "true")
+    assert ".;" not in cli("explain", "latest").out
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])

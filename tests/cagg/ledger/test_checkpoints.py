@@ -5,6 +5,10 @@ from __future__ import annotations
 import base64
 import os
 import stat
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -301,6 +305,34 @@ def test_checkpoints_follow_the_log(store: Store) -> None:
     assert (head.origin, head.size, head.root) == (NAME, 600, second.root)
     assert len(signers) == 1
     assert checkpoint_of_note(second.note, second.created_at) == second
+
+
+def test_another_process_that_signs_between_two_looks_is_no_contradiction(
+    named_store: Callable[..., AbstractContextManager[Store]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second machine with the same key: what this one read first must not look cut off by what came since."""
+    with named_store("postgresql", origin=NAME) as store:
+        grow(store, 3)
+        sign(store)
+
+        def elsewhere() -> None:
+            grow(store, 2, first=3)
+            sign(store)
+
+        others = [threading.Thread(target=elsewhere)]
+
+        def and_then(look: Callable[[], object]) -> object:
+            found = look()
+            while others:
+                other = others.pop()
+                other.start()
+                other.join()
+            return found
+
+        with store.transaction() as tx:
+            for name in ("tree_size", "last_checkpoint"):
+                monkeypatch.setattr(tx, name, partial(and_then, getattr(tx, name)))
+            assert sign_checkpoint(tx, MemorySigner(NAME)).size == 5
 
 
 def test_the_key_of_another_log_does_not_sign(store: Store) -> None:

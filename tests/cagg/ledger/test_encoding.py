@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cagg.errors import InvalidInput, LedgerDamaged
-from cagg.ledger.encoding import LARGEST_INTEGER, canonical, decode, parse_quantity, quantity
+from cagg.ledger._quick_json import MOST_LEVELS, UNSURE, decode_quickly
+from cagg.ledger.encoding import LARGEST_INTEGER, _decode_exactly, canonical, decode, parse_quantity, quantity
 from cagg.records import EntryKind
 
 _keys = st.from_regex(r"[a-z0-9_]{1,8}", fullmatch=True)
@@ -108,6 +110,105 @@ def test_endless_nesting_is_refused() -> None:
 def test_bytes_in_any_other_form_are_refused(data: bytes) -> None:
     with pytest.raises(LedgerDamaged):
         decode(data)
+
+
+# ---- the quick reader says nothing else than the exact one ----------------------------------------------------------
+
+
+def _exact(data: bytes) -> Any:
+    try:
+        return _decode_exactly(data)
+    except LedgerDamaged:
+        return UNSURE
+
+
+@given(_values)
+def test_the_quick_reader_is_sure_of_what_is_canonical(value: Any) -> None:
+    assert decode_quickly(canonical(value)) == value
+
+
+_WORDS = rb"""" \\ : , { } [ ] 0 - . e -0 01 "a": "b":1, {"a":1} null true NaN 9007199254740991 9007199254740992 \\u0061
+\\n \\" "A":0, "":0"""
+_pieces = st.sampled_from([*_WORDS.split(), *(bytes([byte]) for byte in b" \n\t\r\x7f\xff"), b", ", b": "])
+_texts_outside = st.sampled_from(["\xe9", "\xa0", "\u0663"]).map(str.encode)
+_cuts = st.tuples(st.integers(0, 400), st.integers(0, 3), _pieces | _texts_outside | st.binary(max_size=2))
+
+
+@settings(max_examples=500)
+@given(_values, st.lists(_cuts, min_size=1, max_size=3))
+def test_the_quick_reader_never_takes_what_the_exact_one_refuses(
+    value: Any, cuts: list[tuple[int, int, bytes]]
+) -> None:
+    data = canonical(value)
+    for at, gone, piece in cuts:
+        place = at % (len(data) + 1)
+        data = data[:place] + piece + data[place + gone :]
+    quick = decode_quickly(data)
+    if quick is not UNSURE:
+        assert quick == _exact(data)
+        assert repr(quick) == repr(_exact(data))
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_have_one_verdict(data: bytes) -> None:
+    quick = decode_quickly(data)
+    assert quick is UNSURE or repr(quick) == repr(_exact(data))
+
+
+REALISTIC = canonical(
+    {
+        "closure": {"host_total_millijoules": "300000000", "other_millijoules": None},
+        "message": "Runs now: the run is too small, to be worth a wait. {a} [b]",
+        "notes": ["a: b", "c, d"],
+        "quoted": 'é "x" \\ \n',
+        "slices": [{"end": "2026-01-05T22:00:00.000000Z", "share_ppm": 765432}, {"end": None, "share_ppm": -1}],
+        "v": 1,
+    }
+)
+
+
+@pytest.mark.parametrize("data", [REALISTIC, REALISTIC.replace(b'\\"x\\" \\\\ \\n', b"x")], ids=["escapes", "plain"])
+def test_every_single_byte_changed_has_the_verdict_of_the_exact_reader(data: bytes) -> None:
+    assert decode_quickly(data) == _exact(data)
+    assert (b"\\" in data) is (data == REALISTIC)
+    for place in range(len(data)):
+        for byte in b' "\\,:{}[]0-.\n\xff\x00A':
+            for changed in (
+                data[:place] + bytes([byte]) + data[place + 1 :],
+                data[:place] + bytes([byte]) + data[place:],
+            ):
+                quick = decode_quickly(changed)
+                assert quick is UNSURE or quick == _exact(changed), changed
+
+
+@pytest.mark.parametrize("text", ['""', '"\\\\"'])
+def test_nesting_ends_at_the_same_depth_for_both(text: str) -> None:
+    for levels in (MOST_LEVELS - 1, MOST_LEVELS):
+        data = b"[" * levels + text.encode() + b"]" * levels
+        assert decode_quickly(data) == _exact(data) != UNSURE
+        flat = b"[" + b",".join([b"[[]]"] * levels) + b"]"
+        assert decode_quickly(flat) == _exact(flat) != UNSURE
+    for inner in (b"[]", b"{}", text.encode()):
+        data = b"[" * MOST_LEVELS + inner + b"]" * MOST_LEVELS
+        assert (decode_quickly(data) is UNSURE) == (_exact(data) is UNSURE)
+    data = b"[" * (MOST_LEVELS + 1) + text.encode() + b"]" * (MOST_LEVELS + 1)
+    assert decode_quickly(data) is _exact(data) is UNSURE
+    with pytest.raises(InvalidInput, match="nested more than 64 levels"):
+        canonical(json.loads(data))
+
+
+def test_largest_whole_numbers_are_read_and_the_next_ones_are_not() -> None:
+    for number in (LARGEST_INTEGER, -LARGEST_INTEGER, 999_999_999_999_999, 0, -1):
+        assert decode_quickly(b'{"a":%d}' % number) == {"a": number} == _exact(b'{"a":%d}' % number)
+    for number in (LARGEST_INTEGER + 1, -LARGEST_INTEGER - 1, 10**30):
+        assert decode_quickly(b'{"a":%d}' % number) is UNSURE is _exact(b'{"a":%d}' % number)
+
+
+def test_threads_do_not_count_each_other_s_keys() -> None:
+    data = canonical({f"k{number}": {"a": number} for number in range(200)})
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(decode_quickly, [data] * 400))
+    assert all(value == json.loads(data) for value in found)
 
 
 def test_composed_and_decomposed_letters_stay_apart() -> None:

@@ -80,7 +80,8 @@ def test_the_body_holds_the_envelope_and_is_what_is_hashed(store: Store) -> None
         "request_key": "k",
         "ordinal": 2,
         "recorded_at": f"{now:%Y-%m-%dT%H:%M:%S.%fZ}",
-        "request": None,
+        "request": {},
+        "verdict": "admit",
         "note": "x",
         "value": 1,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from cagg.ledger.merkle import (
     EMPTY_ROOT,
     TILE_WIDTH,
     Frontier,
+    TiledFrontier,
     TreeReader,
     consistency_proof,
     inclusion_proof,
@@ -122,14 +124,100 @@ def test_a_tree_with_three_levels_of_tiles_has_the_right_root() -> None:
     )
 
 
-def test_roots_agree_with_another_implementation() -> None:
+POWERS = sorted({2**k + d for k in range(1, 12) for d in (-1, 0, 1)})
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Any:
+    """The same leaves in an independent implementation."""
     other = pytest.importorskip("pymerkle", reason="the independent implementation pymerkle is not installed")
     tree = other.InmemoryTree(algorithm="sha256")
-    for number in range(200):
+    for number in range(len(LEAVES)):
         tree.append_entry(str(number).encode())
-    root_at = tree.get_root if hasattr(tree, "get_root") else tree.get_state
-    for size in range(1, 201):
-        assert root_at(size) == root_of(LEAVES[:size])
+    return tree
+
+
+def test_roots_of_every_size_agree_with_another_implementation(oracle: Any) -> None:
+    frontier = Frontier()
+    root_at = getattr(oracle, "get_root", None) or oracle.get_state
+    for size in SIZES:
+        frontier.extend(LEAVES[frontier.size : size])
+        if size:
+            assert frontier.root() == root_at(size)
+
+
+@pytest.mark.parametrize("size", [*POWERS, 100, 599, 600])
+def test_proofs_agree_with_another_implementation(oracle: Any, size: int) -> None:
+    from pymerkle import verify_consistency as foreign_consistency
+    from pymerkle import verify_inclusion as foreign_inclusion
+
+    if size > len(LEAVES):
+        return
+    tree, root = TreeReader(Stored(LEAVES), len(LEAVES)), mth(LEAVES[:size])
+    for index in sorted({0, 1, size // 3, size // 2, size - 2, size - 1} & set(range(size))):
+        theirs = oracle.prove_inclusion(index + 1, size)
+        foreign_inclusion(LEAVES[index], root, theirs)
+        assert inclusion_proof(tree, index, size) == list(theirs.path[1:])
+    for old in sorted({1, size // 3, size // 2, size - 1, size} & set(range(1, size + 1))):
+        old_root = mth(LEAVES[:old])
+        foreign_consistency(old_root, root, oracle.prove_consistency(old, size))
+        steps = consistency_proof(tree, old, size)
+        assert verify_consistency(old_size=old, old_root=old_root, size=size, root=root, proof=steps)
+
+
+@pytest.mark.prove
+def test_proofs_of_all_sizes_up_to_600_agree_with_another_implementation(oracle: Any) -> None:
+    tree = TreeReader(Stored(LEAVES), len(LEAVES))
+    for size in range(1, 601):
+        root = tree.root(size)
+        assert root == mth(LEAVES[:size])
+        for index in range(size % 7, size, max(1, size // 12)):
+            steps = inclusion_proof(tree, index, size)
+            assert steps == list(oracle.prove_inclusion(index + 1, size).path[1:])
+            assert verify_inclusion(leaf=LEAVES[index], index=index, size=size, proof=steps, root=root)
+        for old in range(1 + size % 5, size + 1, max(1, size // 12)):
+            steps = consistency_proof(tree, old, size)
+            assert verify_consistency(old_size=old, old_root=tree.root(old), size=size, root=root, proof=steps)
+
+
+@given(st.lists(st.integers(1, 300), max_size=12), st.data())
+def test_a_frontier_that_is_fed_tiles_has_the_same_roots(parts: list[int], data: st.DataObject) -> None:
+    tiled, fed, tiles = TiledFrontier(), 0, []
+    for part in parts:
+        leaves = LEAVES[fed : fed + part]
+        while leaves:
+            now = leaves[: tiled.room]
+            further = data.draw(st.integers(0, len(now)))
+            assert tiled.root(now[:further]) == root_of(LEAVES[: fed + further])
+            full = tiled.add(now)
+            fed, leaves = fed + len(now), leaves[len(now) :]
+            if full is not None:
+                tiles.append(full)
+    assert (tiled.size, tiled.root()) == (fed, root_of(LEAVES[:fed]))
+    for number, (hashes, root) in enumerate(tiles):
+        part = LEAVES[number * TILE_WIDTH : (number + 1) * TILE_WIDTH]
+        assert (hashes, root) == (b"".join(part), root_of(part))
+    with pytest.raises(InvalidInput, match="more leaves"):
+        tiled.add(LEAVES[: tiled.room + 1])
+
+
+def test_the_bytes_of_a_node_as_a_leaf_are_another_tree() -> None:
+    """The second preimage that the prefixes of RFC 6962 exclude: a leaf that reads like two hashes under a node."""
+    pair = b"".join(LEAVES[:2])
+    for body in (pair, b"\x01" + pair):
+        assert root_of([leaf_hash(body)]) != root_of(LEAVES[:2])
+    forged = [leaf_hash(pair), LEAVES[2]]
+    assert root_of(forged) != root_of(LEAVES[:3])
+    steps = inclusion_proof(TreeReader(Stored(LEAVES), 3), 2, 3)
+    assert not verify_inclusion(leaf=LEAVES[2], index=1, size=2, proof=steps, root=root_of(forged))
+
+
+def test_the_tree_of_nothing_proves_nothing() -> None:
+    assert TiledFrontier().root() == TreeReader(Stored([]), 0).root() == root_of([]) == EMPTY_ROOT
+    with pytest.raises(InvalidInput):
+        inclusion_proof(TreeReader(Stored([]), 0), 0, 0)
+    assert not verify_inclusion(leaf=LEAVES[0], index=0, size=0, proof=[], root=EMPTY_ROOT)
+    assert not verify_consistency(old_size=0, old_root=EMPTY_ROOT, size=3, root=mth(LEAVES[:3]), proof=[LEAVES[0]])
 
 
 # ---- proofs ---------------------------------------------------------------------------------------------------------

@@ -148,7 +148,7 @@ def test_an_untouched_signed_log_is_verified(log: Store) -> None:
     assert report.failures == ()
     assert report.assurance is Assurance.SIGNED
     assert (report.origin, report.size, report.signed_size, report.checkpoints) == (NAME, SIZE, 262, 2)
-    assert report.unproven == 8
+    assert (report.unsigned, report.unproven) == (8, SIZE)
     assert "8 newer entries are not signed" in report.sentence
 
 
@@ -246,7 +246,7 @@ def test_a_rewritten_entry_after_the_last_checkpoint_is_unproven_not_verified(lo
         _rewrite(connection, SIZE - 1, lambda body: body | {"note": "y"})
         report = verify(tx, [KEY])
     assert report.failures == ()
-    assert report.unproven == 8, "nothing can vouch for what no checkpoint covers, and the report says so"
+    assert report.unsigned == 8, "nothing can vouch for what no checkpoint covers, and the report says so"
 
 
 def _rewrite(connection: Connection, index: int, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
@@ -497,7 +497,7 @@ def test_a_changed_checkpoint_is_found(log: Store, statement: str, kind: Failure
 
 def test_the_newest_checkpoint_removed_leaves_a_longer_unproven_tail(log: Store) -> None:
     report = after(log, "DELETE FROM cagg_checkpoint WHERE size = 262")
-    assert (report.failures, report.signed_size, report.unproven) == ((), 200, 70)
+    assert (report.failures, report.signed_size, report.unsigned) == ((), 200, 70)
 
 
 def test_a_log_signed_again_with_a_foreign_key_is_found(log: Store) -> None:
@@ -629,7 +629,7 @@ def waiting(store: Store) -> Iterator[tuple[Transaction, Connection]]:
 def test_an_entry_that_waits_is_unproven(store: Store) -> None:
     with waiting(store) as (tx, _):
         report = verify(tx, [KEY])
-        assert (report.failures, report.size, report.queued, report.unproven) == ((), 1, 1, 1)
+        assert (report.failures, report.size, report.queued, report.unsigned, report.unproven) == ((), 1, 1, 1, 2)
 
 
 def test_an_entry_that_waits_too_long_is_found(store: Store) -> None:

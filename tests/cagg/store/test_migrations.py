@@ -21,8 +21,8 @@ from cagg.testing import ManualClock
 from cagg.testing.stores import draft
 
 NEXT = """
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
@@ -67,7 +67,7 @@ def test_migrations_from_nothing_give_what_a_fresh_store_has() -> None:
             make(connection)
             shapes.append(_shape(connection))
     assert shapes[0] == shapes[1]
-    assert len(shapes[0]["triggers"]) == 10
+    assert len(shapes[0]["triggers"]) == 18
     assert shapes[0]["version"] == [(tables.SCHEMA_VERSION,)]
 
 
@@ -79,9 +79,9 @@ def test_an_older_store_is_migrated_when_it_is_written_to(
     store.close()
     extra = tmp_path / "versions"
     extra.mkdir()
-    (extra / "0003_later.py").write_text(NEXT)
+    (extra / "0004_later.py").write_text(NEXT)
     monkeypatch.setattr(run, "_VERSIONS", (*run._VERSIONS, extra))
-    monkeypatch.setattr(tables, "SCHEMA_VERSION", "0003")
+    monkeypatch.setattr(tables, "SCHEMA_VERSION", "0004")
     newer = open_store(str(store.path), clock=ManualClock())
     with pytest.raises(StoreUnavailable, match="cagg store migrate"), newer.snapshot():
         pass
@@ -90,7 +90,7 @@ def test_an_older_store_is_migrated_when_it_is_written_to(
         assert tx.tree_size() == 2
     newer.close()
     with sqlite3.connect(store.path) as connection:
-        assert connection.execute("SELECT version_num FROM cagg_schema_version").fetchall() == [("0003",)]
+        assert connection.execute("SELECT version_num FROM cagg_schema_version").fetchall() == [("0004",)]
         assert connection.execute("SELECT count(*) FROM cagg_later").fetchall() == [(0,)]
     connection.close()
 

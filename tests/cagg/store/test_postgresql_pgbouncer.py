@@ -20,7 +20,7 @@ from cagg.budget.tree import set_budget
 from cagg.clock import SystemClock
 from cagg.errors import StoreUnavailable
 from cagg.ledger.checkpoint import sign_checkpoint
-from cagg.ledger.entry import append
+from cagg.ledger.entry import append, append_many
 from cagg.ledger.notes import verifier_key
 from cagg.ledger.sequencer import sequence
 from cagg.ledger.verify import verify
@@ -138,4 +138,36 @@ def test_a_transaction_that_fails_leaves_the_shared_connection_as_it_was(bouncer
             append(tx, draft("kept"))
     with store.snapshot() as tx:
         assert tx.queued() == 1
+    store.close()
+
+
+def test_a_log_is_rolled_over_among_writers_who_share_connections(bouncer_url: str) -> None:
+    store = open_store(bouncer_url, clock=SystemClock())
+    with store.transaction() as tx:
+        append(tx, draft("before"))
+
+    def write(worker: int) -> None:
+        for number in range(20):
+            with store.transaction() as tx:
+                append_many(tx, [draft(f"{number}"), draft(f"{worker} {number}")])
+
+    def roll() -> None:
+        for number in range(4):
+            with store.transaction() as tx:
+                tx.lock_log()
+                while sequence(tx):
+                    pass
+                tx.begin_log(f"example.org/{number}")
+
+    with ThreadPoolExecutor(7) as pool:
+        done = [pool.submit(write, worker) for worker in range(6)] + [pool.submit(roll)]
+        for one in done:
+            one.result()
+    with store.transaction() as tx:
+        while sequence(tx):
+            pass
+    with store.snapshot() as tx:
+        sizes = [tx.in_log(log.origin).tree_size() for log in tx.logs()]
+        assert (len(sizes), sum(sizes)) == (5, 1 + 20 + 6 * 20)
+        assert tx.row_counts()["foreign"] == 0
     store.close()

@@ -70,6 +70,10 @@ def test_a_good_model_is_trained_and_validated(environment: dict[str, str]) -> N
     assert state == "success"
     assert [body["request"]["kind"] for body in measured] == ["training", "validation"]
     assert {body["outcome"] for body in measured} == {"completed"}
+    trained, validated = measured
+    assert trained["outputs"] == validated["inputs"], "what was validated is what was trained"
+    assert trained["outputs"][0]["digest"].startswith("sha256:")
+    assert [body["request"]["engine_run"]["task_id"] for body in measured] == ["train", "validate"]
 
 
 def test_a_validation_that_fails_still_costs_what_it_used(environment: dict[str, str]) -> None:

@@ -17,8 +17,12 @@ _HOME = Path(__file__).parent
 _VERSIONS = (_HOME / "versions",)
 
 
-def upgrade(connection: Connection) -> None:
-    """Bring the schema to the newest version, within the connection's transaction.
+def upgrade(connection: Connection, *, to: str = "head") -> None:
+    """Bring the schema to a version, within the connection's transaction.
+
+    Args:
+        connection: to the database.
+        to: the version, for example ``0002``; ``head`` is the newest.
 
     Raises:
         StoreUnavailable: the stored version is none that this program has a migration from.
@@ -33,7 +37,7 @@ def upgrade(connection: Connection) -> None:
     config.set_main_option("path_separator", "newline")
     config.attributes["connection"] = connection
     try:
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
     except CommandError as error:
         raise StoreUnavailable(f"the store cannot be migrated ({error}); upgrade cagg, or restore a backup.") from None
 
