@@ -332,6 +332,7 @@ def test_parsing_a_gated_dag_loads_no_store_no_grid_and_no_network(monkeypatch: 
     ours = {name for name in new if name.startswith("cagg")}
     assert ours <= {
         "cagg",
+        "cagg.engine_run",
         "cagg.errors",
         "cagg.quantities",
         "cagg.request",
