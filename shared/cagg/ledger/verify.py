@@ -83,9 +83,9 @@ def verify(
         mine = [item for item in outside if origin_of(item) == name]
         if name == names[-1]:
             mine += [item for item in outside if origin_of(item) not in names]  # their names are named as a failure
-        options = {"longest_queued": longest_queued, "tree_only": tree_only, "workers": workers}
         mine = losses.without_lost(tx, mine)
-        reports.append(_LogCheck(tx, trusted_keys, mine, **options).run())  # type: ignore[arg-type]
+        check = _LogCheck(tx, trusted_keys, mine, longest_queued=longest_queued, tree_only=tree_only, workers=workers)
+        reports.append(check.run())
     breaks: Sequence[str] = ()
     if log is None:
         sound = not store.found and not any(report.failures for report in reports)
