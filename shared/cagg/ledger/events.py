@@ -20,12 +20,11 @@ __all__ = [
     "LogEvent",
     "ValidationOutcome",
     "approval_body",
-    "inference_body",
     "key_body",
     "log_body",
+    "occurrence_body",
     "override_body",
     "redaction_body",
-    "regeneration_body",
     "reservation_body",
     "validation_body",
     "waiver_body",
@@ -71,14 +70,24 @@ class LogEvent(StrEnum):
 # ---- bodies ---------------------------------------------------------------------------------------------------------
 
 
-def _run_body(
+def occurrence_body(
+    *,
     request: Mapping[str, Any],
     outcome: str,
     measurements: Sequence[str],
-    inputs: Iterable[Mapping[str, Any]],
-    outputs: Iterable[Mapping[str, Any]],
-    work_item: str | None,
+    inputs: Iterable[Mapping[str, Any]] = (),
+    outputs: Iterable[Mapping[str, Any]] = (),
+    work_item: str | None = None,
 ) -> dict[str, Any]:
+    """Return the body of an inference (a model was asked) or a regeneration (an artefact was made once more).
+
+    Args:
+        request: what :func:`cagg.ledger.bodies.request_body` returned.
+        outcome: completed, failed, interrupted ….
+        measurements: ids of the entries that hold what it used.
+        inputs, outputs: artefacts as {name, digest, role}; the model is an input of the role ``model``.
+        work_item: what it was for; None = not said.
+    """
     return {
         "request": dict(request),
         "outcome": outcome,
@@ -88,40 +97,6 @@ def _run_body(
         "outputs": [dict(item) for item in outputs],
         "work_item": work_item,
     }
-
-
-def inference_body(
-    *,
-    request: Mapping[str, Any],
-    outcome: str,
-    measurements: Sequence[str],
-    inputs: Iterable[Mapping[str, Any]] = (),
-    outputs: Iterable[Mapping[str, Any]] = (),
-    work_item: str | None = None,
-) -> dict[str, Any]:
-    """Return the body of an inference: a model was asked.
-
-    Args:
-        request: what :func:`cagg.ledger.bodies.request_body` returned.
-        outcome: completed, failed, interrupted ….
-        measurements: ids of the entries that hold what it used.
-        inputs, outputs: artefacts as {name, digest, role}; the model is an input of the role ``model``.
-        work_item: what it was for; None = not said.
-    """
-    return _run_body(request, outcome, measurements, inputs, outputs, work_item)
-
-
-def regeneration_body(
-    *,
-    request: Mapping[str, Any],
-    outcome: str,
-    measurements: Sequence[str],
-    inputs: Iterable[Mapping[str, Any]] = (),
-    outputs: Iterable[Mapping[str, Any]] = (),
-    work_item: str | None = None,
-) -> dict[str, Any]:
-    """Return the body of a regeneration: an artefact was made once more. Arguments as of :func:`inference_body`."""
-    return _run_body(request, outcome, measurements, inputs, outputs, work_item)
 
 
 def validation_body(
@@ -149,7 +124,14 @@ def validation_body(
         work_item: the change that it is for; None = not said.
     """
     return {
-        **_run_body(request, str(outcome), measurements, inputs, outputs, work_item),
+        **occurrence_body(
+            request=request,
+            outcome=str(outcome),
+            measurements=measurements,
+            inputs=inputs,
+            outputs=outputs,
+            work_item=work_item,
+        ),
         "subject": None if subject is None else dict(subject),
         "validator": validator,
         "tier": tier,

@@ -12,7 +12,7 @@ from cagg.entries import Entry, EntryDraft, EntryKind
 from cagg.errors import InvalidInput
 from cagg.ledger.bodies import clean_text, request_body
 from cagg.ledger.entry import idempotency_key
-from cagg.ledger.events import ValidationOutcome, inference_body, regeneration_body, validation_body
+from cagg.ledger.events import ValidationOutcome, occurrence_body, validation_body
 from cagg.ledger.lineage import entries_of_all_logs
 from cagg.ports import Transaction
 from cagg.request import Kind, Request
@@ -132,9 +132,9 @@ def occurrence_of(
     }
     match options.kind:
         case Kind.INFERENCE:
-            return {"kind": str(EntryKind.INFERENCE), "body": inference_body(outcome=outcome, **said)}
+            return {"kind": str(EntryKind.INFERENCE), "body": occurrence_body(outcome=outcome, **said)}
         case Kind.REGENERATION:
-            return {"kind": str(EntryKind.REGENERATION), "body": regeneration_body(outcome=outcome, **said)}
+            return {"kind": str(EntryKind.REGENERATION), "body": occurrence_body(outcome=outcome, **said)}
         case Kind.VALIDATION:
             body = validation_body(
                 subject=_subject(said["inputs"]),

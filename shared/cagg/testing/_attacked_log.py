@@ -192,9 +192,9 @@ def _body(kind: EntryKind, number: int) -> tuple[dict[str, Any], dict[str, bytes
             held = [("carbon", 120_000_000)]
             body = events.reservation_body(request=request, budget_path="acme/ml", held=held, reason="an outer run")
         case EntryKind.INFERENCE:
-            body = events.inference_body(request=request, outcome="completed", measurements=[], inputs=[artefact])
+            body = events.occurrence_body(request=request, outcome="completed", measurements=[], inputs=[artefact])
         case EntryKind.REGENERATION:
-            body = events.regeneration_body(
+            body = events.occurrence_body(
                 request=request, outcome="completed", measurements=[], outputs=[artefact], work_item="PR-17"
             )
         case EntryKind.VALIDATION:
